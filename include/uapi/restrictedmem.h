@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: GPL-2.0-only WITH Linux-syscall-note */
+/*
+ * Copyright (C) 2026 The restrictedmem authors
+ *
+ * The ioctls of /dev/restrictedmem.
+ *
+ * Every argument is a struct whose first member, @size, is the size of the
+ * struct as the caller knows it. A longer struct from a newer caller is
+ * accepted when the part that the module does not know is zero (else E2BIG); a
+ * shorter one from an older caller is filled up with zeros, but must hold the
+ * first version of the struct (else EINVAL). Reserved members must be zero
+ * (else EINVAL). Numbers are never reused.
+ */
+#ifndef _UAPI_RESTRICTEDMEM_H
+#define _UAPI_RESTRICTEDMEM_H
+
+#include <linux/ioctl.h>
+#include <linux/types.h>
+
+/**
+ * DOC: Errors
+ *
+ * All calls on the device and on its files share one contract:
+ *
+ * ============ =============================================================
+ * ENOTTY       the ioctl's number is unknown
+ * E2BIG        the struct has a non-zero tail that this module does not know
+ * EFAULT       the struct cannot be read or written
+ * EINVAL       a value, a flag, an alignment or a range is wrong
+ * EOPNOTSUPP   the request is understood, but not supported here
+ * EPERM        policy forbids it
+ * EBUSY        owned by, or bound to, somebody else
+ * ENOSPC       the store or the module's limit is exhausted
+ * ENOMEM       the kernel or the memory cgroup has no memory left
+ * EHWPOISON    the page was lost to a memory error
+ * EINTR        a signal arrived; what was done so far stays, call again
+ * ============ =============================================================
+ *
+ * On a file: read(2) and write(2) fail with EINVAL, mmap(2) with ENODEV,
+ * lseek(2), pread(2) and pwrite(2) with ESPIPE, and opening it again through
+ * /proc/self/fd with ENXIO. A call that fails has changed nothing, unless its
+ * description says how far it got.
+ */
+
+#define RESTRICTEDMEM_ABI_VERSION	1
+
+#define RESTRICTEDMEM_IOCTL_TYPE	0xB9
+
+/**
+ * enum restrictedmem_store - where a file's pages come from
+ * @RESTRICTEDMEM_STORE_SHMEM: anonymous memory, in pages of 4 KiB and, where
+ *	the kernel can, transparent huge pages
+ * @RESTRICTEDMEM_STORE_HUGETLB: the system's pool of huge pages
+ * @RESTRICTEDMEM_STORE_POOL: physical ranges that were set aside at boot
+ * @RESTRICTEDMEM_NR_STORES: size of &struct restrictedmem_info.page_sizes;
+ *	not a store
+ *
+ * &struct restrictedmem_info says which of them this module has.
+ */
+enum restrictedmem_store {
+	RESTRICTEDMEM_STORE_SHMEM = 0,
+	RESTRICTEDMEM_STORE_HUGETLB = 1,
+	RESTRICTEDMEM_STORE_POOL = 2,
+	RESTRICTEDMEM_NR_STORES = 8,
+};
+
+/* Bits of restrictedmem_info.features. What is set, works. */
+
+/* A KVM that takes our files for private memslots is loaded. */
+#define RESTRICTEDMEM_FEATURE_KVM	(1ULL << 0)
+/* RESTRICTEDMEM_CREATE_ALIASES is known. */
+#define RESTRICTEDMEM_FEATURE_ALIASES	(1ULL << 1)
+/* The shmem store can give huge pages now. */
+#define RESTRICTEDMEM_FEATURE_THP	(1ULL << 2)
+
+/**
+ * struct restrictedmem_info - what this module can do (RESTRICTEDMEM_INFO)
+ * @size: size of this struct in bytes; in. On return, the size that the module
+ *	knows, of which at most the caller's size was written.
+ * @abi_version: RESTRICTEDMEM_ABI_VERSION of the module; out
+ * @features: RESTRICTEDMEM_FEATURE_* bits; out
+ * @limit: the most bytes that all files together may hold resident, 0 when
+ *	there is no limit but memory; out
+ * @resident: bytes that all files together hold now; out
+ * @page_sizes: for each store of &enum restrictedmem_store, the page sizes in
+ *	bytes that a file can ask for, or-ed together; 0 where there is no such
+ *	store; out
+ *
+ * Return: 0; EFAULT, EINVAL and E2BIG as for every call.
+ */
+struct restrictedmem_info {
+	__u32 size;
+	__u32 abi_version;
+	__u64 features;
+	__u64 limit;
+	__u64 resident;
+	__u64 page_sizes[RESTRICTEDMEM_NR_STORES];
+};
+
+#define RESTRICTEDMEM_INFO	_IO(RESTRICTEDMEM_IOCTL_TYPE, 0x00)
+
+/* Flags of restrictedmem_create.flags */
+
+/*
+ * The file's owner may bind overlapping ranges: the same page at two guest
+ * addresses, as SMRAM needs it. Without the flag overlap is refused.
+ */
+#define RESTRICTEDMEM_CREATE_ALIASES	(1U << 0)
+
+/**
+ * enum restrictedmem_thp - huge page policy of a shmem file
+ * @RESTRICTEDMEM_THP_DEFAULT: what the module was loaded with (parameter
+ *	"thp"), which is ALWAYS unless somebody said otherwise
+ * @RESTRICTEDMEM_THP_ALWAYS: a huge page wherever one fits into the file and
+ *	can be had
+ * @RESTRICTEDMEM_THP_NEVER: pages of 4 KiB only
+ */
+enum restrictedmem_thp {
+	RESTRICTEDMEM_THP_DEFAULT = 0,
+	RESTRICTEDMEM_THP_ALWAYS = 1,
+	RESTRICTEDMEM_THP_NEVER = 2,
+};
+
+/**
+ * struct restrictedmem_create - make a file (RESTRICTEDMEM_CREATE)
+ * @size: size of this struct in bytes; in
+ * @flags: RESTRICTEDMEM_CREATE_* bits; in
+ * @length: size of the memory in bytes, a multiple of @page_size; in. 0: set
+ *	once, later, by ftruncate(2). It never changes after.
+ * @page_size: the store's page size in bytes, 0 for its default; in. For shmem
+ *	4096, whatever @thp says.
+ * @store: one of &enum restrictedmem_store; in
+ * @thp: one of &enum restrictedmem_thp; in
+ *
+ * Return: a new file descriptor, close-on-exec, to a file that holds no page
+ * yet and belongs to nobody until a consumer binds it. EINVAL: an unknown
+ * flag or store, a length or page size that does not fit, @thp on a store
+ * other than shmem. EOPNOTSUPP: a store that this module or machine does not
+ * have. EMFILE, ENFILE, ENOMEM as open(2).
+ */
+struct restrictedmem_create {
+	__u32 size;
+	__u32 flags;
+	__u64 length;
+	__u64 page_size;
+	__u32 store;
+	__u32 thp;
+};
+
+#define RESTRICTEDMEM_CREATE	_IO(RESTRICTEDMEM_IOCTL_TYPE, 0x01)
+
+#endif /* _UAPI_RESTRICTEDMEM_H */

@@ -1,0 +1,530 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Copyright (C) 2026 The restrictedmem authors
+ *
+ * The KVM glue that needs nothing of KVM's internals: which gfns of a VM are
+ * private, and which part of which file is behind them.
+ *
+ * A VM has an owner's token, one layer of attributes, and a list of slots; a
+ * slot holds a binding and so the file, and the file never holds the VM. KVM
+ * hands us its own pointer only to get it back in invalidate().
+ *
+ * Attributes are set in this order: write the map, then invalidate. A fault that
+ * reads the map after its sequence number is either late enough to see the new
+ * value, or is made to start again (or zapped) by the invalidation.
+ *
+ * Ranges are gfns, [start, end).
+ */
+#include <linux/export.h>
+#include <linux/file.h>
+#include <linux/fs.h>
+#include <linux/list.h>
+#include <linux/mm.h>
+#include <linux/module.h>
+#include <linux/slab.h>
+
+#include <linux/restrictedmem_kvm.h>
+
+#include "restrictedmem_attrs.h"
+#include "restrictedmem_internal.h"
+
+/**
+ * struct restrictedmem_kvm - a VM
+ * @kvm: what KVM calls it
+ * @ops: the KVM that it lives in
+ * @owner: token for the files that it binds; constant
+ * @attributes: gfn to KVM_MEMORY_ATTRIBUTE_*; written under KVM's slots_lock
+ * @slots: list of struct restrictedmem_kvm_slot; guarded by KVM's slots_lock,
+ *	or by being the VM's last user
+ */
+struct restrictedmem_kvm {
+	void *kvm;
+	const struct restrictedmem_kvm_ops *ops;
+	u64 owner;
+	struct rm_attrs attributes;
+	struct list_head slots;
+};
+
+/* KVM_MEMORY_ATTRIBUTE_PRIVATE */
+#define RM_KVM_PRIVATE		BIT(3)
+
+static const struct restrictedmem_kvm_ops *rm_kvm_ops;
+
+/**
+ * restrictedmem_kvm_register() - a patched KVM is there
+ * @ops: its functions
+ *
+ * Context: KVM's module load.
+ * Return: 0, or -EBUSY when another one is.
+ */
+int restrictedmem_kvm_register(const struct restrictedmem_kvm_ops *ops)
+{
+	return cmpxchg(&rm_kvm_ops, NULL, ops) ? -EBUSY : 0;
+}
+EXPORT_SYMBOL_GPL(restrictedmem_kvm_register);
+
+/**
+ * restrictedmem_kvm_unregister() - it goes away
+ * @ops: as registered
+ *
+ * Context: KVM's module unload; no VM is left.
+ */
+void restrictedmem_kvm_unregister(const struct restrictedmem_kvm_ops *ops)
+{
+	cmpxchg(&rm_kvm_ops, ops, NULL);
+}
+EXPORT_SYMBOL_GPL(restrictedmem_kvm_unregister);
+
+/**
+ * rm_kvm_is_loaded() - is there a KVM that takes our files?
+ *
+ * Context: Any.
+ * Return: true if so.
+ */
+bool rm_kvm_is_loaded(void)
+{
+	return READ_ONCE(rm_kvm_ops);
+}
+
+/**
+ * restrictedmem_kvm_create() - a VM begins
+ * @kvm: KVM's name for it
+ * @ops: KVM's functions
+ *
+ * Context: Process context, may sleep.
+ * Return: the VM, or NULL without memory.
+ */
+struct restrictedmem_kvm *
+restrictedmem_kvm_create(void *kvm, const struct restrictedmem_kvm_ops *ops)
+{
+	struct restrictedmem_kvm *vm;
+
+	vm = kzalloc(sizeof(*vm), GFP_KERNEL_ACCOUNT);
+	if (!vm)
+		return NULL;
+	vm->kvm = kvm;
+	vm->ops = ops;
+	vm->owner = restrictedmem_new_owner();
+	rm_attrs_init(&vm->attributes);
+	INIT_LIST_HEAD(&vm->slots);
+	return vm;
+}
+EXPORT_SYMBOL_GPL(restrictedmem_kvm_create);
+
+/**
+ * restrictedmem_kvm_detach() - no guest will run again
+ * @vm: the VM
+ *
+ * All its bindings go, so that no invalidation finds a VM that is being taken
+ * apart. The slots stay until KVM unbinds them, and serve nothing.
+ *
+ * Context: Process context, may sleep. KVM has removed all guest mappings, and
+ * the caller is the VM's last user.
+ */
+void restrictedmem_kvm_detach(struct restrictedmem_kvm *vm)
+{
+	struct restrictedmem_kvm_slot *slot;
+
+	list_for_each_entry(slot, &vm->slots, list) {
+		struct restrictedmem_binding *binding = slot->binding;
+
+		slot->binding = NULL;
+		restrictedmem_unbind(binding);
+	}
+}
+EXPORT_SYMBOL_GPL(restrictedmem_kvm_detach);
+
+/**
+ * restrictedmem_kvm_destroy() - a VM ends
+ * @vm: the VM, without slots; may be NULL
+ *
+ * Context: Process context, may sleep.
+ */
+void restrictedmem_kvm_destroy(struct restrictedmem_kvm *vm)
+{
+	if (!vm)
+		return;
+	WARN_ON_ONCE(!list_empty(&vm->slots));
+	rm_attrs_destroy(&vm->attributes);
+	kfree(vm);
+}
+EXPORT_SYMBOL_GPL(restrictedmem_kvm_destroy);
+
+/**
+ * restrictedmem_kvm_create_file() - KVM_CREATE_GUEST_MEMFD
+ * @vm: who owns it from birth
+ * @size: bytes
+ * @flags: none are known
+ *
+ * Context: Process context, may sleep.
+ * Return: an fd; -EINVAL for any flag and for a size that is 0, negative or not
+ * whole pages; -EMFILE, -ENFILE, -ENOMEM.
+ */
+int restrictedmem_kvm_create_file(struct restrictedmem_kvm *vm, u64 size,
+				  u64 flags)
+{
+	const struct restrictedmem_create args = {
+		.length = size,
+	};
+
+	if (flags || !size || !PAGE_ALIGNED(size) || size > MAX_LFS_FILESIZE)
+		return -EINVAL;
+	return rm_file_create_fd(&args, vm->owner);
+}
+EXPORT_SYMBOL_GPL(restrictedmem_kvm_create_file);
+
+/* The file's pages [start, end) are about to go. */
+static void rm_kvm_invalidate_start(struct restrictedmem_notifier *notifier,
+				    pgoff_t start, pgoff_t end)
+{
+	struct restrictedmem_kvm_slot *slot =
+		container_of(notifier, struct restrictedmem_kvm_slot, notifier);
+	u64 base = slot->base_gfn - slot->pgoff;
+
+	slot->vm->ops->invalidate(slot->vm->kvm, base + start, base + end);
+}
+
+/*
+ * There is nothing to do at the end: a fault that started in between has waited
+ * in get_pfn. The binding needs no module reference: a VM holds KVM.
+ */
+static const struct restrictedmem_notifier_ops rm_kvm_notifier_ops = {
+	.owner = THIS_MODULE,
+	.invalidate_start = rm_kvm_invalidate_start,
+};
+
+/**
+ * restrictedmem_kvm_bind() - the private half of a new memslot
+ * @vm: the VM
+ * @fd: a restrictedmem file of nobody's or of this VM
+ * @offset: byte of the file that backs the first gfn
+ * @base_gfn: first gfn
+ * @npages: how many; neither it nor @base_gfn + @npages overflows
+ *
+ * Context: Process context, may sleep. KVM's slots_lock is held.
+ * Return: the slot; -EBADF not an fd; -EINVAL not a restrictedmem file, an
+ * offset that is not on a page or a range beyond the end, a file of another VM,
+ * or a range of the file that is bound already; -EINTR; -ENOMEM.
+ */
+struct restrictedmem_kvm_slot *
+restrictedmem_kvm_bind(struct restrictedmem_kvm *vm, unsigned int fd,
+		       u64 offset, u64 base_gfn, u64 npages)
+{
+	struct restrictedmem_kvm_slot *slot;
+	struct file *file;
+	int r = -EINVAL;
+
+	if (!PAGE_ALIGNED(offset) ||
+	    offset + (npages << PAGE_SHIFT) < offset)
+		return ERR_PTR(-EINVAL);
+	file = fget(fd);
+	if (!file)
+		return ERR_PTR(-EBADF);
+
+	slot = kzalloc(sizeof(*slot), GFP_KERNEL_ACCOUNT);
+	if (!slot) {
+		r = -ENOMEM;
+		goto out_fput;
+	}
+	slot->vm = vm;
+	slot->base_gfn = base_gfn;
+	slot->npages = npages;
+	slot->pgoff = offset >> PAGE_SHIFT;
+	slot->notifier.ops = &rm_kvm_notifier_ops;
+	slot->binding = restrictedmem_bind(file, slot->pgoff,
+					   slot->pgoff + npages,
+					   &slot->notifier, vm->owner);
+	if (IS_ERR(slot->binding)) {
+		r = PTR_ERR(slot->binding);
+		/* mainline's word for somebody else's */
+		if (r == -EBUSY)
+			r = -EINVAL;
+		goto out_free;
+	}
+	list_add(&slot->list, &vm->slots);
+	fput(file);
+	return slot;
+
+out_free:
+	kfree(slot);
+out_fput:
+	fput(file);
+	return ERR_PTR(r);
+}
+EXPORT_SYMBOL_GPL(restrictedmem_kvm_bind);
+
+/**
+ * restrictedmem_kvm_unbind() - the memslot is gone
+ * @slot: from restrictedmem_kvm_bind(); gone on return; may be NULL
+ *
+ * Context: Process context, may sleep. KVM's slots_lock is held, or the caller
+ * is the VM's last user. KVM has removed the guest mappings, and no reader of
+ * the old memslot is left.
+ */
+void restrictedmem_kvm_unbind(struct restrictedmem_kvm_slot *slot)
+{
+	if (!slot)
+		return;
+	list_del(&slot->list);
+	if (slot->binding)
+		restrictedmem_unbind(slot->binding);
+	kfree(slot);
+}
+EXPORT_SYMBOL_GPL(restrictedmem_kvm_unbind);
+
+/**
+ * restrictedmem_kvm_is_private() - which memory a gfn's accesses go to
+ * @vm: the VM
+ * @gfn: the gfn
+ *
+ * Context: Any but NMI.
+ * Return: true if its attributes have PRIVATE.
+ */
+bool restrictedmem_kvm_is_private(struct restrictedmem_kvm *vm, u64 gfn)
+{
+	return rm_attrs_get(&vm->attributes, gfn) & RM_KVM_PRIVATE;
+}
+EXPORT_SYMBOL_GPL(restrictedmem_kvm_is_private);
+
+/**
+ * restrictedmem_kvm_set_attributes() - change a range's attributes
+ * @vm: the VM
+ * @start: first gfn
+ * @end: the gfn after the last
+ * @attributes: KVM_MEMORY_ATTRIBUTE_*, replacing what was there
+ *
+ * Context: Process context, may sleep. KVM's slots_lock is held. KVM must
+ * invalidate the range afterwards.
+ * Return: 0, or -ENOMEM with nothing changed.
+ */
+int restrictedmem_kvm_set_attributes(struct restrictedmem_kvm *vm, u64 start,
+				     u64 end, u64 attributes)
+{
+	return rm_attrs_set(&vm->attributes, start, end, attributes);
+}
+EXPORT_SYMBOL_GPL(restrictedmem_kvm_set_attributes);
+
+/**
+ * restrictedmem_kvm_has_attributes() - is a range all alike?
+ * @vm: the VM
+ * @start: first gfn
+ * @end: the gfn after the last
+ * @attributes: KVM_MEMORY_ATTRIBUTE_*
+ *
+ * Context: Any but NMI.
+ * Return: true if every gfn of the range has exactly @attributes.
+ */
+bool restrictedmem_kvm_has_attributes(struct restrictedmem_kvm *vm, u64 start,
+				      u64 end, u64 attributes)
+{
+	return rm_attrs_is_uniform(&vm->attributes, start, end, ~0UL,
+				   attributes);
+}
+EXPORT_SYMBOL_GPL(restrictedmem_kvm_has_attributes);
+
+/**
+ * restrictedmem_kvm_next_shared() - visit the shared parts of a range
+ * @vm: the VM
+ * @start: where to look; on return the first gfn of a shared run
+ * @end: on return the gfn after its last
+ * @limit: the gfn after the range's last
+ *
+ * Context: Any but NMI.
+ * Return: false when there is no shared gfn in [@start, @limit).
+ */
+bool restrictedmem_kvm_next_shared(struct restrictedmem_kvm *vm, u64 *start,
+				   u64 *end, u64 limit)
+{
+	struct rm_attrs_run run = { .end = *start };
+
+	while (rm_attrs_next(&vm->attributes, &run, limit)) {
+		if (run.value & RM_KVM_PRIVATE)
+			continue;
+		*start = run.start;
+		*end = run.end;
+		return true;
+	}
+	return false;
+}
+EXPORT_SYMBOL_GPL(restrictedmem_kvm_next_shared);
+
+/**
+ * restrictedmem_kvm_uniform_order() - how far a gfn's neighbours are alike
+ * @vm: the VM
+ * @gfn: the gfn
+ * @max_order: do not look further
+ *
+ * Context: Any but NMI.
+ * Return: the largest order, at most @max_order, so that the aligned block of
+ * gfns around @gfn has one value of attributes.
+ */
+unsigned int restrictedmem_kvm_uniform_order(struct restrictedmem_kvm *vm,
+					     u64 gfn, unsigned int max_order)
+{
+	return rm_attrs_uniform_order(&vm->attributes, gfn, max_order);
+}
+EXPORT_SYMBOL_GPL(restrictedmem_kvm_uniform_order);
+
+static pgoff_t rm_kvm_index(struct restrictedmem_kvm_slot *slot, u64 gfn)
+{
+	return gfn - slot->base_gfn + slot->pgoff;
+}
+
+static loff_t rm_kvm_pos(struct restrictedmem_kvm_slot *slot, u64 gfn,
+			 int offset)
+{
+	return ((loff_t)rm_kvm_index(slot, gfn) << PAGE_SHIFT) + offset;
+}
+
+/**
+ * restrictedmem_kvm_get_pfn() - the page behind a private gfn
+ * @slot: the slot that has it
+ * @gfn: the gfn
+ * @pfn: where it goes; restrictedmem_put_pfn() is due
+ *
+ * Context: Process context, may sleep.
+ * Return: As restrictedmem_get_pfn().
+ */
+int restrictedmem_kvm_get_pfn(struct restrictedmem_kvm_slot *slot, u64 gfn,
+			      struct restrictedmem_pfn *pfn)
+{
+	if (!slot->binding)
+		return -EINVAL;
+	return restrictedmem_get_pfn(slot->binding, rm_kvm_index(slot, gfn),
+				     pfn);
+}
+EXPORT_SYMBOL_GPL(restrictedmem_kvm_get_pfn);
+
+/**
+ * restrictedmem_kvm_max_order() - how large a private gfn can be mapped
+ * @slot: the slot that has it
+ * @gfn: the gfn
+ * @max_order: do not look further
+ *
+ * Looks at the folio, at the alignment of gfn and file against each other, and
+ * at the attributes.
+ *
+ * Context: Any but NMI.
+ * Return: an order, at most @max_order.
+ */
+unsigned int restrictedmem_kvm_max_order(struct restrictedmem_kvm_slot *slot,
+					 u64 gfn, unsigned int max_order)
+{
+	u64 skew = slot->base_gfn ^ slot->pgoff;
+	unsigned int order;
+
+	if (!slot->binding)
+		return 0;
+	order = restrictedmem_pfn_order(slot->binding, rm_kvm_index(slot, gfn));
+	order = min(order, max_order);
+	if (skew)
+		order = min_t(unsigned int, order, __ffs64(skew));
+	return restrictedmem_kvm_uniform_order(slot->vm, gfn, order);
+}
+EXPORT_SYMBOL_GPL(restrictedmem_kvm_max_order);
+
+/**
+ * restrictedmem_kvm_read() - copy out of a private gfn
+ * @slot: the slot that has it
+ * @gfn: the gfn
+ * @offset: byte within the page where to begin
+ * @data: the buffer
+ * @len: bytes; @offset + @len is at most a page
+ *
+ * Context: Process context, may sleep.
+ * Return: As restrictedmem_read().
+ */
+int restrictedmem_kvm_read(struct restrictedmem_kvm_slot *slot, u64 gfn,
+			   int offset, void *data, int len)
+{
+	if (!slot->binding)
+		return -EINVAL;
+	return restrictedmem_read(slot->binding, rm_kvm_pos(slot, gfn, offset),
+				  data, len);
+}
+EXPORT_SYMBOL_GPL(restrictedmem_kvm_read);
+
+/**
+ * restrictedmem_kvm_write() - copy into a private gfn
+ * @slot: the slot that has it
+ * @gfn: the gfn
+ * @offset: byte within the page where to begin
+ * @data: the buffer
+ * @len: bytes; @offset + @len is at most a page
+ *
+ * Context: Process context, may sleep.
+ * Return: As restrictedmem_write().
+ */
+int restrictedmem_kvm_write(struct restrictedmem_kvm_slot *slot, u64 gfn,
+			    int offset, const void *data, int len)
+{
+	if (!slot->binding)
+		return -EINVAL;
+	return restrictedmem_write(slot->binding, rm_kvm_pos(slot, gfn, offset),
+				   data, len);
+}
+EXPORT_SYMBOL_GPL(restrictedmem_kvm_write);
+
+/**
+ * restrictedmem_kvm_read_atomic() - copy out of a resident private gfn
+ * @slot: the slot that has it
+ * @gfn: the gfn
+ * @offset: byte within the page where to begin
+ * @data: the buffer
+ * @len: bytes; @offset + @len is at most a page
+ *
+ * Context: Any but NMI; does not sleep.
+ * Return: As restrictedmem_read_atomic().
+ */
+int restrictedmem_kvm_read_atomic(struct restrictedmem_kvm_slot *slot, u64 gfn,
+				  int offset, void *data, int len)
+{
+	if (!slot->binding)
+		return -EINVAL;
+	return restrictedmem_read_atomic(slot->binding,
+					 rm_kvm_pos(slot, gfn, offset), data,
+					 len);
+}
+EXPORT_SYMBOL_GPL(restrictedmem_kvm_read_atomic);
+
+/**
+ * restrictedmem_kvm_write_atomic() - copy into a resident private gfn
+ * @slot: the slot that has it
+ * @gfn: the gfn
+ * @offset: byte within the page where to begin
+ * @data: the buffer
+ * @len: bytes; @offset + @len is at most a page
+ *
+ * Context: Any but NMI; does not sleep.
+ * Return: As restrictedmem_write_atomic().
+ */
+int restrictedmem_kvm_write_atomic(struct restrictedmem_kvm_slot *slot,
+				   u64 gfn, int offset, const void *data,
+				   int len)
+{
+	if (!slot->binding)
+		return -EINVAL;
+	return restrictedmem_write_atomic(slot->binding,
+					  rm_kvm_pos(slot, gfn, offset), data,
+					  len);
+}
+EXPORT_SYMBOL_GPL(restrictedmem_kvm_write_atomic);
+
+/**
+ * restrictedmem_kvm_map() - the address of a private gfn's page
+ * @slot: the slot that has it
+ * @gfn: the gfn
+ * @pfn: where the page goes
+ *
+ * Context: As restrictedmem_map_page(); restrictedmem_unmap_page() is due.
+ * Return: As restrictedmem_map_page().
+ */
+void *restrictedmem_kvm_map(struct restrictedmem_kvm_slot *slot, u64 gfn,
+			    struct restrictedmem_pfn *pfn)
+{
+	if (!slot->binding)
+		return ERR_PTR(-EINVAL);
+	return restrictedmem_map_page(slot->binding, rm_kvm_index(slot, gfn),
+				      pfn);
+}
+EXPORT_SYMBOL_GPL(restrictedmem_kvm_map);

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Copyright (C) 2026 The restrictedmem authors
+ *
+ * The range map: keys (guest frame numbers, page indices) to small values.
+ * See restrictedmem_attrs.c for the model, the guarantees and the locking.
+ *
+ * Ranges are [start, end), so the largest key that can be set is
+ * ULONG_MAX - 1.
+ */
+#ifndef RESTRICTEDMEM_ATTRS_H
+#define RESTRICTEDMEM_ATTRS_H
+
+#include <linux/limits.h>
+#include <linux/maple_tree.h>
+#include <linux/types.h>
+
+/* A tree slot has one bit less than a long. */
+#define RM_ATTRS_VALUE_MAX	((unsigned long)LONG_MAX)
+
+/**
+ * struct rm_attrs - a map from key ranges to values
+ * @mt: inclusive ranges to value entries; no two neighbours are equal, and
+ *	value 0 is stored as nothing. Written under its own spinlock, and by
+ *	one caller at a time.
+ * @stores: how many stores into @mt were begun. Written under the spinlock
+ *	of @mt, read by anyone.
+ */
+struct rm_attrs {
+	struct maple_tree mt;
+	unsigned long stores;
+};
+
+/**
+ * struct rm_attrs_run - neighbouring keys that have one value
+ * @start: first key
+ * @end: the key after the last
+ * @value: of every key in [@start, @end); 0 where nothing is set
+ */
+struct rm_attrs_run {
+	unsigned long start;
+	unsigned long end;
+	unsigned long value;
+};
+
+void rm_attrs_init(struct rm_attrs *a);
+void rm_attrs_destroy(struct rm_attrs *a);
+
+int rm_attrs_set(struct rm_attrs *a, unsigned long start, unsigned long end,
+		 unsigned long value);
+
+unsigned long rm_attrs_get(const struct rm_attrs *a, unsigned long key);
+bool rm_attrs_next(const struct rm_attrs *a, struct rm_attrs_run *run,
+		   unsigned long end);
+bool rm_attrs_is_uniform(const struct rm_attrs *a, unsigned long start,
+			 unsigned long end, unsigned long mask,
+			 unsigned long value);
+unsigned int rm_attrs_uniform_order(const struct rm_attrs *a,
+				    unsigned long key, unsigned int max_order);
+
+#endif /* RESTRICTEDMEM_ATTRS_H */

@@ -1,0 +1,446 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Copyright (C) 2026 The restrictedmem authors
+ *
+ * Inodes and files: what userspace can see and do, which is little.
+ *
+ * The inode lives on a pseudo filesystem of our own and is the memory; a file
+ * is a view of it that belongs to one owner. There is no read, write, mmap,
+ * splice or llseek operation: what is missing cannot leak, and the VFS answers
+ * with the errno that include/uapi/restrictedmem.h promises. Opening the file
+ * again through /proc fails, because the inode has no open operation.
+ *
+ * The filesystem is mounted while there are inodes (simple_pin_fs), and the
+ * mount holds the module, so that no code of ours is unloaded under an inode
+ * that is still being evicted when its last file has let go of the module.
+ *
+ * Offsets and lengths are bytes, indices pages, ranges [start, end).
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/blk_types.h>
+#include <linux/falloc.h>
+#include <linux/file.h>
+#include <linux/fs.h>
+#include <linux/magic.h>
+#include <linux/mm.h>
+#include <linux/module.h>
+#include <linux/mount.h>
+#include <linux/pagemap.h>
+#include <linux/pseudo_fs.h>
+#include <linux/sched/signal.h>
+#include <linux/seq_file.h>
+#include <linux/slab.h>
+#include <linux/statfs.h>
+
+#include "compat/fs.h"
+#include "restrictedmem_internal.h"
+#include "restrictedmem_trace.h"
+
+#define RM_FS_MAGIC	0x524d454d	/* "RMEM" */
+
+static struct kmem_cache *rm_inode_cache;
+static struct vfsmount *rm_mnt;
+static int rm_mnt_count;
+
+/* Set the size of an inode that has none. */
+static int rm_inode_set_size(struct inode *inode, loff_t size)
+{
+	struct rm_inode *ri = rm_inode(inode);
+	int r;
+
+	if (size <= 0 || !PAGE_ALIGNED(size))
+		return -EINVAL;
+
+	down_write(&ri->invalidate_lock);
+	r = -EINVAL;
+	if (!i_size_read(inode)) {
+		r = rm_store_set_size(&ri->store, &rm_shmem_ops, size);
+		if (!r)
+			i_size_write(inode, size);
+	}
+	up_write(&ri->invalidate_lock);
+	return r;
+}
+
+/**
+ * rm_get_folio() - the folio at an index, allocated if need be
+ * @ri: the inode
+ * @index: a page
+ * @folio: where it goes, with a reference for the caller
+ *
+ * Context: Process context, may sleep; waits for discards. A new folio is
+ * charged to current's memcg.
+ * Return: 0; -EINVAL beyond the end; -ENOSPC, -ENOMEM, -EHWPOISON; -EINTR a
+ * fatal signal.
+ */
+int rm_get_folio(struct rm_inode *ri, pgoff_t index, struct folio **folio)
+{
+	int r;
+
+	might_sleep();
+	r = down_read_killable(&ri->invalidate_lock);
+	if (r)
+		return r;
+	r = -EINVAL;
+	if (index < i_size_read(&ri->vfs_inode) >> PAGE_SHIFT)
+		r = rm_store_get(&ri->store, index, folio);
+	up_read(&ri->invalidate_lock);
+
+	if (r == -ENOSPC || r == -ENOMEM) {
+		down_write(&ri->invalidate_lock);
+		rm_store_trim(&ri->store, index);
+		up_write(&ri->invalidate_lock);
+	}
+	return r;
+}
+
+/* Fill [start, end) with pages. */
+static int rm_populate(struct rm_inode *ri, pgoff_t start, pgoff_t end)
+{
+	pgoff_t index = start;
+	struct folio *folio;
+	int r = 0;
+
+	if (end > i_size_read(&ri->vfs_inode) >> PAGE_SHIFT)
+		return -EINVAL;
+
+	while (index < end) {
+		if (signal_pending(current)) {
+			r = -EINTR;
+			break;
+		}
+		r = rm_get_folio(ri, index, &folio);
+		if (r)
+			break;
+		index = folio->index + folio_nr_pages(folio);
+		folio_put(folio);
+		cond_resched();
+	}
+	trace_restrictedmem_populate(ri->vfs_inode.i_ino, start, end,
+				     min(index, end), r);
+	return r;
+}
+
+/* Discard [start, end); what lies beyond the end of the file is no error. */
+static int rm_punch_hole(struct rm_inode *ri, pgoff_t start, pgoff_t end)
+{
+	pgoff_t first, last;
+	int r;
+
+	r = down_write_killable(&ri->invalidate_lock);
+	if (r)
+		return r;
+	end = min_t(u64, end, i_size_read(&ri->vfs_inode) >> PAGE_SHIFT);
+	if (start < end) {
+		/* Huge pages split: consumers have to let go of all of them. */
+		first = start;
+		last = end;
+		rm_store_whole_folios(&ri->store, &first, &last);
+
+		rm_invalidate_start(ri, first, last);
+		rm_store_discard(&ri->store, start, end);
+		rm_invalidate_end(ri, first, last);
+	}
+	up_write(&ri->invalidate_lock);
+	return 0;
+}
+
+static long rm_fallocate(struct file *file, int mode, loff_t offset, loff_t len)
+{
+	struct rm_inode *ri = rm_inode(file_inode(file));
+	pgoff_t start = offset >> PAGE_SHIFT;
+	pgoff_t end = (offset + len) >> PAGE_SHIFT;
+
+	if (mode != FALLOC_FL_KEEP_SIZE &&
+	    mode != (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE))
+		return -EOPNOTSUPP;
+	if (!PAGE_ALIGNED(offset) || !PAGE_ALIGNED(len))
+		return -EINVAL;
+
+	if (mode & FALLOC_FL_PUNCH_HOLE)
+		return rm_punch_hole(ri, start, end);
+	return rm_populate(ri, start, end);
+}
+
+static int rm_release(struct inode *inode, struct file *file)
+{
+	kfree(file->private_data);
+	return 0;
+}
+
+static void rm_show_fdinfo(struct seq_file *m, struct file *file)
+{
+	struct rm_inode *ri = rm_inode(file_inode(file));
+	struct rm_view *view = file->private_data;
+	unsigned int bindings;
+	u64 owner;
+
+	down_read(&ri->binding_lock);
+	bindings = ri->nr_bindings;
+	owner = view->owner;
+	up_read(&ri->binding_lock);
+
+	seq_printf(m, "store:\t%s\n", rm_shmem_ops.name);
+	seq_printf(m, "thp:\t%s\n",
+		   ri->store.thp == RESTRICTEDMEM_THP_NEVER ? "never" :
+							       "always");
+	seq_printf(m, "page_size:\t%lu\n", PAGE_SIZE);
+	seq_printf(m, "size:\t%lld\n", i_size_read(&ri->vfs_inode));
+	seq_printf(m, "resident:\t%lu\n",
+		   atomic_long_read(&ri->store.resident) << PAGE_SHIFT);
+	seq_printf(m, "bindings:\t%u\n", bindings);
+	seq_printf(m, "owner:\t%llu\n", owner);
+	seq_printf(m, "flags:\t%#x\n", ri->flags);
+}
+
+/*
+ * Also how a file is told apart: owner and the rest are set by
+ * rm_file_create_fd() alone.
+ */
+static const struct file_operations rm_file_ops = {
+	.owner = THIS_MODULE,
+	.release = rm_release,
+	.fallocate = rm_fallocate,
+	.show_fdinfo = rm_show_fdinfo,
+};
+
+/**
+ * file_is_restrictedmem() - is it one of ours?
+ * @file: any file
+ *
+ * Context: Any.
+ * Return: true for a file that restrictedmem_bind() would look at.
+ */
+bool file_is_restrictedmem(struct file *file)
+{
+	return file->f_op == &rm_file_ops;
+}
+EXPORT_SYMBOL_GPL(file_is_restrictedmem);
+
+static int rm_setattr(struct rm_idmap *idmap, struct dentry *dentry,
+		      struct iattr *attr)
+{
+	/* Only the size, once, and only by who holds the file. */
+	if (!(attr->ia_valid & ATTR_SIZE) || !(attr->ia_valid & ATTR_FILE))
+		return -EPERM;
+	return rm_inode_set_size(d_inode(dentry), attr->ia_size);
+}
+
+static int rm_getattr(struct rm_idmap *idmap, const struct path *path,
+		      struct kstat *stat, u32 request_mask,
+		      unsigned int query_flags)
+{
+	struct inode *inode = d_inode(path->dentry);
+
+	rm_fill_stat(idmap, request_mask, inode, stat);
+	stat->blksize = PAGE_SIZE;
+	stat->blocks = atomic_long_read(&rm_inode(inode)->store.resident)
+		       << (PAGE_SHIFT - SECTOR_SHIFT);
+	return 0;
+}
+
+static const struct inode_operations rm_inode_ops = {
+	.setattr = rm_setattr,
+	.getattr = rm_getattr,
+};
+
+static struct inode *rm_alloc_inode(struct super_block *sb)
+{
+	struct rm_inode *ri;
+
+	ri = alloc_inode_sb(sb, rm_inode_cache, GFP_KERNEL);
+	if (!ri)
+		return NULL;
+	init_rwsem(&ri->invalidate_lock);
+	init_rwsem(&ri->binding_lock);
+	ri->bindings = RB_ROOT_CACHED;
+	ri->nr_bindings = 0;
+	ri->flags = 0;
+	rm_store_init(&ri->store, RESTRICTEDMEM_THP_NEVER);
+	return &ri->vfs_inode;
+}
+
+static void rm_free_inode(struct inode *inode)
+{
+	kmem_cache_free(rm_inode_cache, rm_inode(inode));
+}
+
+static void rm_evict_inode(struct inode *inode)
+{
+	struct rm_inode *ri = rm_inode(inode);
+
+	WARN_ON_ONCE(ri->nr_bindings);
+	rm_store_destroy(&ri->store);
+	truncate_inode_pages_final(&inode->i_data);
+	clear_inode(inode);
+	/* Never the mount's last reference: the dying file has one. */
+	simple_release_fs(&rm_mnt, &rm_mnt_count);
+}
+
+static const struct super_operations rm_super_ops = {
+	.alloc_inode = rm_alloc_inode,
+	.free_inode = rm_free_inode,
+	.evict_inode = rm_evict_inode,
+	.statfs = simple_statfs,
+};
+
+static int rm_init_fs_context(struct fs_context *fc)
+{
+	struct pseudo_fs_context *ctx = init_pseudo(fc, RM_FS_MAGIC);
+
+	if (!ctx)
+		return -ENOMEM;
+	ctx->ops = &rm_super_ops;
+	return 0;
+}
+
+static struct file_system_type rm_fs_type = {
+	.owner = THIS_MODULE,
+	.name = "restrictedmem",
+	.init_fs_context = rm_init_fs_context,
+	.kill_sb = kill_anon_super,
+};
+
+/* The caller has pinned the filesystem; the inode pins it once more. */
+static struct inode *rm_inode_create(const struct restrictedmem_create *args)
+{
+	u32 thp = args->thp ?: rm_thp_default();
+	struct inode *inode;
+	struct rm_inode *ri;
+	int r;
+
+	r = simple_pin_fs(&rm_fs_type, &rm_mnt, &rm_mnt_count);
+	if (r)
+		return ERR_PTR(r);
+	inode = new_inode(rm_mnt->mnt_sb);
+	if (!inode) {
+		simple_release_fs(&rm_mnt, &rm_mnt_count);
+		return ERR_PTR(-ENOMEM);
+	}
+	ri = rm_inode(inode);
+	ri->flags = args->flags;
+	rm_store_init(&ri->store, thp);
+
+	inode->i_ino = get_next_ino();
+	inode->i_mode = S_IFREG | 0600;
+	inode->i_uid = current_fsuid();
+	inode->i_gid = current_fsgid();
+	inode->i_atime = current_time(inode);
+	inode->i_mtime = inode->i_atime;
+	inode->i_ctime = inode->i_atime;
+	inode->i_op = &rm_inode_ops;
+	inode->i_blkbits = PAGE_SHIFT;
+	clear_nlink(inode);
+
+	if (args->length) {
+		r = rm_inode_set_size(inode, args->length);
+		if (r) {
+			iput(inode);
+			return ERR_PTR(r);
+		}
+	}
+	return inode;
+}
+
+/* A file on @inode, whose reference it takes over. */
+static struct file *rm_view_create(struct inode *inode, u64 owner)
+{
+	struct rm_view *view;
+	struct file *file;
+
+	view = kzalloc(sizeof(*view), GFP_KERNEL_ACCOUNT);
+	if (!view)
+		return ERR_PTR(-ENOMEM);
+	view->owner = owner;
+
+	/* alloc_file_pseudo() does not take it, but __fput() drops it. */
+	__module_get(THIS_MODULE);
+	file = alloc_file_pseudo(inode, rm_mnt, "restrictedmem",
+				 O_RDWR | O_LARGEFILE, &rm_file_ops);
+	if (IS_ERR(file)) {
+		module_put(THIS_MODULE);
+		kfree(view);
+		return file;
+	}
+	file->private_data = view;
+	return file;
+}
+
+/**
+ * rm_file_create_fd() - a new inode, a file on it and an fd for that
+ * @args: what was asked for, with all values checked
+ * @owner: who owns the file from birth, or 0
+ *
+ * Context: Process context, may sleep.
+ * Return: the fd, or -ENOMEM, -EMFILE, -ENFILE, -EINVAL for a length that the
+ * store cannot hold.
+ */
+int rm_file_create_fd(const struct restrictedmem_create *args, u64 owner)
+{
+	struct inode *inode;
+	struct file *file;
+	int fd, r;
+
+	fd = get_unused_fd_flags(O_CLOEXEC);
+	if (fd < 0)
+		return fd;
+
+	r = simple_pin_fs(&rm_fs_type, &rm_mnt, &rm_mnt_count);
+	if (r)
+		goto err_put_fd;
+
+	inode = rm_inode_create(args);
+	if (IS_ERR(inode)) {
+		r = PTR_ERR(inode);
+		goto err_release_fs;
+	}
+	file = rm_view_create(inode, owner);
+	if (IS_ERR(file)) {
+		r = PTR_ERR(file);
+		iput(inode);
+		goto err_release_fs;
+	}
+	trace_restrictedmem_create(inode->i_ino, args->length, args->flags);
+	simple_release_fs(&rm_mnt, &rm_mnt_count);
+	fd_install(fd, file);
+	return fd;
+
+err_release_fs:
+	simple_release_fs(&rm_mnt, &rm_mnt_count);
+err_put_fd:
+	put_unused_fd(fd);
+	return r;
+}
+
+static void rm_inode_init_once(void *ri)
+{
+	inode_init_once(&((struct rm_inode *)ri)->vfs_inode);
+}
+
+/**
+ * rm_file_init() - set up the inode cache
+ *
+ * Context: Module load.
+ * Return: 0 or -ENOMEM.
+ */
+int rm_file_init(void)
+{
+	rm_inode_cache = kmem_cache_create("restrictedmem_inode",
+					   sizeof(struct rm_inode), 0,
+					   SLAB_RECLAIM_ACCOUNT | SLAB_ACCOUNT,
+					   rm_inode_init_once);
+	return rm_inode_cache ? 0 : -ENOMEM;
+}
+
+/**
+ * rm_file_exit() - undo rm_file_init()
+ *
+ * Context: Module unload; no file is left, but RCU may not have freed the last
+ * inodes yet.
+ */
+void rm_file_exit(void)
+{
+	rcu_barrier();
+	kmem_cache_destroy(rm_inode_cache);
+}

@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Copyright (C) 2026 The restrictedmem authors
+ *
+ * Private structures and the prototypes between the module's rooms.
+ *
+ * Lock order, outermost first:
+ *
+ *   inode->i_rwsem		setting the size, fallocate's callers
+ *   rm_inode.invalidate_lock	written by what discards pages or sets the size,
+ *				read by what takes pages
+ *   rm_inode.binding_lock	written by bind and unbind, read from
+ *				invalidate_start to invalidate_end
+ *   store: folio lock, xa_lock of rm_store.folios
+ *   attributes: the map's own spinlock
+ *
+ * Callbacks run with invalidate_lock (write) and binding_lock (read) held and
+ * no folio lock.
+ */
+#ifndef RESTRICTEDMEM_INTERNAL_H
+#define RESTRICTEDMEM_INTERNAL_H
+
+#include <linux/fs.h>
+#include <linux/interval_tree.h>
+#include <linux/restrictedmem.h>
+#include <linux/rwsem.h>
+
+#include <restrictedmem.h>
+
+#include "restrictedmem_store.h"
+
+/**
+ * struct rm_inode - the memory
+ * @vfs_inode: its visible side; i_size is set once, under @invalidate_lock
+ * @invalidate_lock: held for reading while pages are taken, for writing while
+ *	they are discarded; guards @store
+ * @store: where the pages are; usable once the size is set
+ * @binding_lock: guards @bindings, @nr_bindings and every rm_view.owner
+ * @bindings: interval tree of struct restrictedmem_binding, keys inclusive
+ * @nr_bindings: how many there are
+ * @flags: RESTRICTEDMEM_CREATE_*; constant
+ */
+struct rm_inode {
+	struct inode vfs_inode;
+	struct rw_semaphore invalidate_lock;
+	struct rm_store store;
+	struct rw_semaphore binding_lock;
+	struct rb_root_cached bindings;
+	unsigned int nr_bindings;
+	u32 flags;
+};
+
+/**
+ * struct rm_view - one file on an inode; file->private_data
+ * @owner: whose consumers may bind through it, 0: nobody's yet. Once set it
+ *	stays. Guarded by the inode's binding_lock.
+ */
+struct rm_view {
+	u64 owner;
+};
+
+static inline struct rm_inode *rm_inode(struct inode *inode)
+{
+	return container_of(inode, struct rm_inode, vfs_inode);
+}
+
+/* restrictedmem_main.c */
+u64 rm_limit_pages(void);
+u32 rm_thp_default(void);
+
+/* restrictedmem_file.c */
+int rm_file_init(void);
+void rm_file_exit(void);
+int rm_file_create_fd(const struct restrictedmem_create *args, u64 owner);
+int rm_get_folio(struct rm_inode *ri, pgoff_t index, struct folio **folio);
+
+/* restrictedmem_notifier.c */
+void rm_invalidate_start(struct rm_inode *ri, pgoff_t start, pgoff_t end);
+void rm_invalidate_end(struct rm_inode *ri, pgoff_t start, pgoff_t end);
+
+/* kvm_hooks.c */
+bool rm_kvm_is_loaded(void);
+
+#endif /* RESTRICTEDMEM_INTERNAL_H */
