@@ -513,9 +513,8 @@ static int rm_access_atomic(struct restrictedmem_binding *b, loff_t pos,
  *
  * Context: Any but NMI, with interrupts off and under spinlocks too. Neither
  * sleeps, nor allocates, nor frees.
- * Return: 0; -EAGAIN the page is not resident, or some page of the file is
- * being discarded; -EINVAL not inside the binding, or more than one page;
- * -EHWPOISON.
+ * Return: 0; -EAGAIN the page is not resident or is being discarded; -EINVAL
+ * not inside the binding, or more than one page; -EHWPOISON.
  */
 int restrictedmem_read_atomic(struct restrictedmem_binding *binding, loff_t pos,
 			      void *buf, size_t len)

@@ -256,8 +256,14 @@ void rm_store_trim(struct rm_store *store, pgoff_t index)
 struct folio *rm_store_peek(struct rm_store *store, pgoff_t index)
 {
 	RCU_LOCKDEP_WARN(!rcu_read_lock_held(), "no RCU read lock");
-	/* Pairs with the release in rm_store_discard(). */
-	if (smp_load_acquire(&store->busy))
+	/*
+	 * Pairs with the releases in rm_store_discard(). Should the range be
+	 * that of the next discard already, or half of it, then that one is
+	 * still waiting for our grace period, and this one is over.
+	 */
+	if (smp_load_acquire(&store->busy) &&
+	    index >= READ_ONCE(store->busy_start) &&
+	    index < READ_ONCE(store->busy_end))
 		return NULL;
 	return xa_load(&store->folios, index);
 }
@@ -344,7 +350,9 @@ void rm_store_discard(struct rm_store *store, pgoff_t start, pgoff_t end)
 		return;
 	rm_store_whole_folios(store, &first, &last);
 
-	WRITE_ONCE(store->busy, true);
+	WRITE_ONCE(store->busy_start, first);
+	WRITE_ONCE(store->busy_end, last);
+	smp_store_release(&store->busy, true);
 	synchronize_rcu_expedited();
 	for (;;) {
 		rm_store_unpin(store, first, last);

@@ -60,7 +60,10 @@ struct rm_store_ops {
  * @thp: enum restrictedmem_thp, resolved; constant
  * @folios: index to folio, multi-index entries; changed under the inode's
  *	invalidate_lock: filled by its readers, emptied by its writers
- * @busy: entries of @folios may be going away; lock-free readers stay out
+ * @busy: entries of [@busy_start, @busy_end) may be going away; lock-free
+ *	readers stay out
+ * @busy_start: first page of that range; changed while @busy is false
+ * @busy_end: the page after its last; changed while @busy is false
  * @resident: pages in @folios
  */
 struct rm_store {
@@ -69,6 +72,8 @@ struct rm_store {
 	u32 thp;
 	struct xarray folios;
 	bool busy;
+	pgoff_t busy_start;
+	pgoff_t busy_end;
 	atomic_long_t resident;
 };
 
