@@ -274,8 +274,12 @@ static void rm_evict_inode(struct inode *inode)
 	rm_store_destroy(&ri->store);
 	truncate_inode_pages_final(&inode->i_data);
 	clear_inode(inode);
-	/* Never the mount's last reference: the dying file has one. */
-	simple_release_fs(&rm_mnt, &rm_mnt_count);
+	/*
+	 * Never the mount's last reference: the dying file has one. The root
+	 * directory goes with the mount and did not pin it.
+	 */
+	if (S_ISREG(inode->i_mode))
+		simple_release_fs(&rm_mnt, &rm_mnt_count);
 }
 
 static const struct super_operations rm_super_ops = {

@@ -352,6 +352,7 @@ void rm_store_discard(struct rm_store *store, pgoff_t start, pgoff_t end)
 
 	WRITE_ONCE(store->busy_start, first);
 	WRITE_ONCE(store->busy_end, last);
+	/* The range is there before it counts. */
 	smp_store_release(&store->busy, true);
 	synchronize_rcu_expedited();
 	for (;;) {
