@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# Copyright (C) 2026 The restrictedmem authors
+#
+# What people type; the kernel's build reads Kbuild instead. Passed through:
+#   KVER=release or KDIR=headers   the kernel to build for (newest Debian 6.1)
+#   V=1  W=1  C=1                  as in the kernel: verbose, warnings, sparse
+#   DESTDIR=  PREFIX=/usr          where install puts things
+
+# Looked up when needed: "make check" begins where there are no headers yet.
+ifdef KDIR
+KVER ?= $(shell cat $(KDIR)/include/config/kernel.release)
+else
+KVER ?= $(shell scripts/kver)
+KDIR = /lib/modules/$(KVER)/build
+endif
+PREFIX ?= /usr
+VERSION := $(shell cat VERSION)
+
+moddir = $(DESTDIR)/lib/modules/$(KVER)/updates/restrictedmem
+dkmsdir := /usr/src/restrictedmem-$(VERSION)
+kvm-modules = $(wildcard $(addprefix build/kvm-$(KVER)/,kvm.ko kvm-amd.ko kvm-intel.ko))
+man-pages := $(wildcard docs/man/*.[1-9] vmm/*.[1-9])
+
+# All processors, unless the caller said how many.
+jobs = $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
+
+all: modules kvm vmm ## build everything (make check installs what that needs)
+
+modules: ## build restrictedmem.ko
+	$(MAKE) -C $(KDIR) M=$(CURDIR) modules
+
+kvm: modules ## build the patched KVM, in build/kvm-KVER
+	KVER=$(KVER) KDIR=$(KDIR) scripts/build-kvm
+
+vmm: ## build the small VMM and its companions, in build/vmm
+	$(MAKE) -C vmm
+
+tests: modules
+	$(MAKE) -C tests/kmod KVER=$(KVER) KDIR=$(KDIR)
+	$(MAKE) -C tests/selftests
+	$(MAKE) -C tests/unit
+
+demo: ## install packages, build, and show a VM whose memory nobody can read
+	@scripts/deps check
+	@$(MAKE) $(jobs) --no-print-directory all
+	@scripts/demo
+
+check: ## install packages, build, and run all tests (in virtual machines)
+	@scripts/deps check
+	@$(MAKE) $(jobs) --no-print-directory all tests
+	@tests/run
+
+test: check ## the same as check
+
+lint: ## install the checkers' packages and run all static checks
+	@scripts/deps lint
+	@scripts/lint
+
+install: ## install what "make all" built: modules, VMM, header, man pages
+	install -D -m 644 -t $(moddir) restrictedmem.ko $(kvm-modules)
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/include include/uapi/restrictedmem.h
+	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin build/vmm/rmvm
+	$(foreach m,$(man-pages),install -D -m 644 -t \
+		$(DESTDIR)$(PREFIX)/share/man/man$(subst .,,$(suffix $m)) $m &&) :
+	$(if $(DESTDIR),,depmod $(KVER))
+
+uninstall: ## remove what install put there
+	rm -rf $(moddir)
+	rm -f $(DESTDIR)$(PREFIX)/include/restrictedmem.h $(DESTDIR)$(PREFIX)/bin/rmvm
+	rm -f $(foreach m,$(man-pages),$(DESTDIR)$(PREFIX)/share/man/man$(subst \
+		.,,$(suffix $m))/$(notdir $m))
+	$(if $(DESTDIR),,depmod $(KVER))
+
+dkms-install: ## hand the source to DKMS, which builds it for each new kernel
+	@scripts/deps build kvm dkms
+	mkdir -p $(dkmsdir)
+	tar -c --exclude='*.o' --exclude='*.ko' --exclude='*.mod' --exclude='*.mod.c' \
+		--exclude='.*.cmd' $(wildcard Makefile Kbuild VERSION COPYING dkms.conf \
+		include src kvm scripts packaging) | tar -x -C $(dkmsdir)
+	dkms install --force restrictedmem/$(VERSION) -k $(KVER)
+
+clean: ## remove all that was built (the cache outside the clone stays)
+	rm -rf build .checkpatch-camelcase.*
+	[ ! -d $(KDIR) ] || $(MAKE) -C $(KDIR) M=$(CURDIR) clean
+	[ ! -d $(KDIR) -o ! -d tests ] || \
+		$(MAKE) -C tests/kmod KVER=$(KVER) KDIR=$(KDIR) clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' Makefile
+	@sed -n '/^#   [A-Z]/s/^#   //p' Makefile
+
+# tests/vm/run builds it when it needs it, perhaps twice at a time.
+build/vm/keeper: tests/vm/keeper.c
+	@mkdir -p $(@D)
+	$(CC) -O2 -Wall -static -o $@.$$$$ $< && mv $@.$$$$ $@
+
+.PHONY: all modules kvm vmm tests demo check test lint install uninstall \
+	dkms-install clean help
