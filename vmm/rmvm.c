@@ -1,0 +1,364 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Copyright (C) 2026 The restrictedmem authors
+ *
+ * rmvm runs a Linux guest in memory that this process, and all others, cannot
+ * touch. It is small on purpose: an example for authors of VMMs, and what the
+ * project's own tests boot Linux with. See rmvm(1).
+ *
+ * Here: options, and the life of the VM from start to end.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "rmvm.h"
+
+#define MIN_MEMORY	(16 * MIB)
+#define MAX_MEMORY	(512 * GIB)
+
+/*
+ * No buses and no tables that this machine does not have, no random addresses
+ * for the kernel, and reset by triple fault, which is how rmvm sees the end.
+ */
+#define CMDLINE		"console=ttyS0 pci=off acpi=off nokaslr reboot=t"
+
+static const char help[] =
+	"Usage: rmvm --kernel FILE [options]\n"
+	"Runs a Linux guest in restricted memory.\n"
+	"\n"
+	"  -k, --kernel FILE      bzImage or ELF vmlinux\n"
+	"  -i, --initrd FILE      initial RAM disk\n"
+	"  -a, --append WORDS     more for the kernel's command line\n"
+	"  -m, --memory SIZE      RAM in MiB, or with a suffix K, M or G (256M)\n"
+	"  -c, --smp N            number of vCPUs (1)\n"
+	"  -b, --backing KIND     restricted (default), guest_memfd or memfd\n"
+	"      --huge yes|no      huge pages (yes)\n"
+	"      --stats[=FILE]     the summary goes to FILE (standard error)\n"
+	"      --report-fdinfo    show the memory file's fdinfo at the end\n"
+	"      --timeout SECONDS  end the guest after that time\n"
+	"  -v, --verbose          show where RAM is\n"
+	"  -h, --help\n"
+	"\n"
+	"The guest's console is the terminal; Ctrl-A x ends the guest.\n";
+
+static struct vm vm;
+
+double now(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec + ts.tv_nsec / 1e9;
+}
+
+static void vfail(const char *reason, const char *fmt, va_list args)
+{
+	/* The terminal may be raw. */
+	const char *end = isatty(STDERR_FILENO) ? "\r\n" : "\n";
+
+	flockfile(stderr);
+	fputs("rmvm: ", stderr);
+	vfprintf(stderr, fmt, args);
+	fprintf(stderr, "%s%s%s", reason ? ": " : "", reason ?: "", end);
+	funlockfile(stderr);
+}
+
+int fail(const char *fmt, ...)
+{
+	va_list args;
+
+	va_start(args, fmt);
+	vfail(NULL, fmt, args);
+	va_end(args);
+	return -1;
+}
+
+int fail_errno(const char *fmt, ...)
+{
+	const char *reason = strerror(errno);
+	va_list args;
+
+	va_start(args, fmt);
+	vfail(reason, fmt, args);
+	va_end(args);
+	return -1;
+}
+
+static u64 parse_memory(const char *arg)
+{
+	unsigned long long value;
+	u64 unit = MIB;
+	char *end;
+
+	errno = 0;
+	value = strtoull(arg, &end, 10);
+	if (*end && strchr("kK", *end))
+		unit = KIB;
+	else if (*end && strchr("gG", *end))
+		unit = GIB;
+	else if (*end && !strchr("mM", *end))
+		return 0;
+	if (errno || end == arg || (*end && end[1]) || *arg == '-' || value > MAX_MEMORY / unit)
+		return 0;
+	return value * unit;
+}
+
+static unsigned int parse_number(const char *arg, unsigned int max)
+{
+	unsigned long value;
+	char *end;
+
+	errno = 0;
+	value = strtoul(arg, &end, 10);
+	return errno || end == arg || *end || *arg == '-' || value > max ? 0 : value;
+}
+
+static int parse_word(const char *arg, const char *const *words, int nr)
+{
+	int i;
+
+	for (i = 0; i < nr; i++)
+		if (!strcmp(arg, words[i]))
+			return i;
+	return -1;
+}
+
+static const struct option long_options[] = {
+	{ "kernel", required_argument, NULL, 'k' },
+	{ "initrd", required_argument, NULL, 'i' },
+	{ "append", required_argument, NULL, 'a' },
+	{ "memory", required_argument, NULL, 'm' },
+	{ "smp", required_argument, NULL, 'c' },
+	{ "backing", required_argument, NULL, 'b' },
+	{ "huge", required_argument, NULL, 'H' },
+	{ "stats", optional_argument, NULL, 'S' },
+	{ "report-fdinfo", no_argument, NULL, 'F' },
+	{ "timeout", required_argument, NULL, 'T' },
+	{ "verbose", no_argument, NULL, 'v' },
+	{ "help", no_argument, NULL, 'h' },
+	{ }
+};
+
+/* Returns false after a message about an option that makes no sense. */
+static bool parse_option(struct options *opt, int c)
+{
+	static const char *const backings[] = { "restricted", "guest_memfd", "memfd" };
+	static const char *const yes_no[] = { "no", "yes" };
+	int word;
+
+	switch (c) {
+	case 'k':
+		opt->kernel = optarg;
+		return true;
+	case 'i':
+		opt->initrd = optarg;
+		return true;
+	case 'a':
+		opt->append = optarg;
+		return true;
+	case 'S':
+		opt->stats_file = optarg;
+		return true;
+	case 'F':
+		opt->report_fdinfo = true;
+		return true;
+	case 'v':
+		opt->verbose = true;
+		return true;
+	case 'm':
+		opt->memory = parse_memory(optarg);
+		if (opt->memory >= MIN_MEMORY && !(opt->memory % PAGE))
+			return true;
+		fail("--memory %s: not a size of whole pages from %lluM to %lluG", optarg,
+		     MIN_MEMORY / MIB, MAX_MEMORY / GIB);
+		return false;
+	case 'c':
+		opt->smp = parse_number(optarg, MAX_VCPUS);
+		if (opt->smp)
+			return true;
+		fail("--smp %s: not a number from 1 to %d", optarg, MAX_VCPUS);
+		return false;
+	case 'T':
+		opt->timeout = parse_number(optarg, INT32_MAX);
+		if (opt->timeout)
+			return true;
+		fail("--timeout %s: not a number of seconds", optarg);
+		return false;
+	case 'b':
+		word = parse_word(optarg, backings, ARRAY_SIZE(backings));
+		opt->backing = word;
+		if (word >= 0)
+			return true;
+		fail("--backing %s: not one of restricted, guest_memfd, memfd", optarg);
+		return false;
+	case 'H':
+		word = parse_word(optarg, yes_no, ARRAY_SIZE(yes_no));
+		opt->huge = word;
+		if (word >= 0)
+			return true;
+		fail("--huge %s: neither yes nor no", optarg);
+		return false;
+	default:
+		return false;		/* getopt_long() has said why */
+	}
+}
+
+static void parse_options(struct options *opt, int argc, char **argv)
+{
+	static char cmdline[8192];
+	int c;
+
+	while ((c = getopt_long(argc, argv, "k:i:a:m:c:b:vh", long_options, NULL)) != -1) {
+		if (c == 'h') {
+			fputs(help, stdout);
+			exit(0);
+		}
+		if (!parse_option(opt, c))
+			exit(END_USAGE);
+	}
+	if (optind < argc) {
+		fail("%s: what is that for? (see --help)", argv[optind]);
+		exit(END_USAGE);
+	}
+	if (!opt->kernel) {
+		fail("no --kernel (see --help)");
+		exit(END_USAGE);
+	}
+	if (snprintf(cmdline, sizeof(cmdline), "%s%s%s", CMDLINE, opt->append ? " " : "",
+		     opt->append ?: "") >= (int)sizeof(cmdline)) {
+		fail("--append: too long");
+		exit(END_USAGE);
+	}
+	opt->append = cmdline;
+}
+
+static void on_kick(int sig)
+{
+	(void)sig;
+}
+
+/*
+ * Signals that end the VM come to one thread, which waits for them; the vCPUs'
+ * threads get only the kick, which is there to interrupt KVM_RUN.
+ */
+static void *signal_thread(void *arg)
+{
+	int sig;
+
+	while (!sigwait(arg, &sig))
+		vm_end(&vm, END_USER);
+	return NULL;
+}
+
+static int start_signals(void)
+{
+	static sigset_t ends;
+	struct sigaction kick = { .sa_handler = on_kick };
+	pthread_t thread;
+	int ret;
+
+	sigaction(SIGUSR1, &kick, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	sigemptyset(&ends);
+	sigaddset(&ends, SIGINT);
+	sigaddset(&ends, SIGTERM);
+	sigaddset(&ends, SIGHUP);
+	pthread_sigmask(SIG_BLOCK, &ends, NULL);
+	ret = pthread_create(&thread, NULL, signal_thread, &ends);
+	return ret ? fail("cannot start a thread: %s", strerror(ret)) : 0;
+}
+
+static int create(const struct options *opt)
+{
+	pthread_condattr_t attr;
+	unsigned int i;
+
+	if (vm_create(&vm, opt))
+		return -1;
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&vm.end_cond, &attr);
+
+	vm.vcpus = calloc(opt->smp, sizeof(*vm.vcpus));
+	if (!vm.vcpus)
+		return fail("out of memory");
+	for (i = 0; i < opt->smp; i++)
+		if (vcpu_create(&vm, i))
+			return -1;
+	return load_guest(&vm);
+}
+
+static void wait_for_end(unsigned int timeout)
+{
+	struct timespec until;
+	int ret = 0;
+
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_sec += timeout;
+	pthread_mutex_lock(&vm.end_lock);
+	while (vm.end == END_NOT_YET && ret != ETIMEDOUT)
+		ret = timeout ? pthread_cond_timedwait(&vm.end_cond, &vm.end_lock, &until) :
+		      pthread_cond_wait(&vm.end_cond, &vm.end_lock);
+	if (vm.end == END_NOT_YET)
+		vm.end = END_TIMEOUT;
+	pthread_mutex_unlock(&vm.end_lock);
+}
+
+static void run(const struct options *opt)
+{
+	unsigned int started = 0;
+
+	vm.start = now();
+	while (started < opt->smp && !vcpu_start(&vm.vcpus[started]))
+		started++;
+	if (started < opt->smp)
+		vm_end(&vm, END_ERROR);
+	wait_for_end(opt->timeout);
+	while (started--) {
+		vcpu_kick(&vm.vcpus[started]);
+		pthread_join(vm.vcpus[started].thread, NULL);
+	}
+}
+
+static int report(const struct options *opt)
+{
+	FILE *to = stderr;
+
+	stats_sample(&vm);
+	if (opt->stats_file)
+		to = fopen(opt->stats_file, "we");
+	if (!to)
+		return fail_errno("cannot write %s", opt->stats_file);
+	stats_print(&vm, to);
+	if (opt->report_fdinfo)
+		stats_fdinfo(&vm, to);
+	if (to != stderr && fclose(to))
+		return fail_errno("cannot write %s", opt->stats_file);
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	struct options opt = {
+		.memory = 256 * MIB,
+		.smp = 1,
+		.huge = true,
+	};
+
+	parse_options(&opt, argc, argv);
+	if (create(&opt) || start_signals() || serial_init(&vm))
+		return END_ERROR;
+	run(&opt);
+	serial_exit();
+	if (vm.end == END_TIMEOUT)
+		fail("time is over after %u s", opt.timeout);
+	if (report(&opt))
+		return END_ERROR;
+	return vm.end;
+}

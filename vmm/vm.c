@@ -1,0 +1,357 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Copyright (C) 2026 The restrictedmem authors
+ *
+ * The virtual machine and its memory: this is the file to read for how a VMM
+ * uses restricted memory.
+ *
+ *  1. KVM_CREATE_VM with type KVM_X86_SW_PROTECTED_VM.
+ *  2. A memory file: RESTRICTEDMEM_CREATE on /dev/restrictedmem, or
+ *     KVM_CREATE_GUEST_MEMFD on the VM.
+ *  3. A slot with KVM_SET_USER_MEMORY_REGION2. Its private half is the file.
+ *     Its shared half is a range of host addresses, here a reservation that
+ *     nothing can touch (PROT_NONE) until the guest shares a page.
+ *  4. KVM_SET_MEMORY_ATTRIBUTES makes the guest's addresses private.
+ *  5. When KVM_RUN fails with a memory fault, the guest wants a page of the
+ *     other kind: vm_convert().
+ *
+ * Invariant: a page of RAM has a host mapping only while it is shared.
+ * Ranges are a guest physical address and a size in bytes.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <linux/falloc.h>
+#include <linux/kvm_para.h>
+#include <restrictedmem.h>
+
+#include "rmvm.h"
+
+/* Slot numbers: RAM has 0 and 1. */
+#define LOADER_SLOT	2
+
+static int create_restricted(struct vm *vm)
+{
+	struct restrictedmem_create create = {
+		.size = sizeof(create),
+		.length = vm->opt->memory,
+		.store = RESTRICTEDMEM_STORE_SHMEM,
+		.thp = vm->opt->huge ? RESTRICTEDMEM_THP_ALWAYS : RESTRICTEDMEM_THP_NEVER,
+	};
+	int dev = open("/dev/restrictedmem", O_RDWR | O_CLOEXEC);
+
+	if (dev < 0)
+		return fail_errno("cannot open /dev/restrictedmem");
+	vm->mem_fd = ioctl(dev, RESTRICTEDMEM_CREATE, &create);
+	if (vm->mem_fd < 0)
+		fail_errno("RESTRICTEDMEM_CREATE");
+	close(dev);
+	return vm->mem_fd < 0 ? -1 : 0;
+}
+
+static int create_guest_memfd(struct vm *vm)
+{
+	struct kvm_create_guest_memfd create = {
+		.size = vm->opt->memory,
+	};
+
+	vm->mem_fd = ioctl(vm->fd, KVM_CREATE_GUEST_MEMFD, &create);
+	return vm->mem_fd < 0 ? fail_errno("KVM_CREATE_GUEST_MEMFD") : 0;
+}
+
+static int create_memfd(struct vm *vm)
+{
+	vm->mem_fd = memfd_create("rmvm", MFD_CLOEXEC);
+	if (vm->mem_fd < 0 || ftruncate(vm->mem_fd, vm->opt->memory))
+		return fail_errno("memfd_create");
+	return 0;
+}
+
+/*
+ * The host addresses of RAM begin at a multiple of 2 MiB, because KVM maps
+ * ordinary memory by huge pages only where host and guest addresses agree
+ * modulo their size.
+ */
+static int reserve_host(struct vm *vm)
+{
+	u64 memory = vm->opt->memory;
+	u8 *p = mmap(NULL, memory + HUGE_PAGE, PROT_NONE,
+			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (p == MAP_FAILED)
+		return fail_errno("cannot reserve %llu MiB of addresses", memory / MIB);
+	vm->host = (u8 *)align_up((uintptr_t)p, HUGE_PAGE);
+	if (vm->private)
+		return 0;
+
+	if (mmap(vm->host, memory, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
+		 vm->mem_fd, 0) == MAP_FAILED)
+		return fail_errno("cannot map the memory");
+	/* Fails where the kernel has no huge pages for shared memory. */
+	if (madvise(vm->host, memory, vm->opt->huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE) &&
+	    errno != EINVAL)
+		return fail_errno("madvise");
+	return 0;
+}
+
+static int set_attributes(struct vm *vm, u64 gpa, u64 size, bool private)
+{
+	struct kvm_memory_attributes attributes = {
+		.address = gpa,
+		.size = size,
+		.attributes = private ? KVM_MEMORY_ATTRIBUTE_PRIVATE : 0,
+	};
+
+	if (ioctl(vm->fd, KVM_SET_MEMORY_ATTRIBUTES, &attributes))
+		return fail_errno("KVM_SET_MEMORY_ATTRIBUTES at %#llx", gpa);
+	return 0;
+}
+
+static int add_ordinary_slot(struct vm *vm, unsigned int slot, u64 gpa,
+			     u64 size, void *host)
+{
+	struct kvm_userspace_memory_region region = {
+		.slot = slot,
+		.guest_phys_addr = gpa,
+		.memory_size = size,
+		.userspace_addr = (uintptr_t)host,
+	};
+
+	if (ioctl(vm->fd, KVM_SET_USER_MEMORY_REGION, &region))
+		return fail_errno("KVM_SET_USER_MEMORY_REGION at %#llx", gpa);
+	return 0;
+}
+
+static int add_private_slot(struct vm *vm, unsigned int slot, const struct ram *ram)
+{
+	struct kvm_userspace_memory_region2 region = {
+		.slot = slot,
+		.flags = KVM_MEM_GUEST_MEMFD,
+		.guest_phys_addr = ram->gpa,
+		.memory_size = ram->size,
+		.userspace_addr = (uintptr_t)vm->host + ram->offset,
+		.guest_memfd = vm->mem_fd,
+		.guest_memfd_offset = ram->offset,
+	};
+
+	if (ioctl(vm->fd, KVM_SET_USER_MEMORY_REGION2, &region))
+		return fail_errno("KVM_SET_USER_MEMORY_REGION2 at %#llx", ram->gpa);
+	return set_attributes(vm, ram->gpa, ram->size, true);
+}
+
+static int add_ram(struct vm *vm)
+{
+	u64 memory = vm->opt->memory, low = memory < LOW_END ? memory : LOW_END;
+	unsigned int i;
+
+	vm->ram[vm->nr_ram++] = (struct ram){ .size = low };
+	if (memory > low)
+		vm->ram[vm->nr_ram++] = (struct ram){
+			.gpa = HIGH_START,
+			.size = memory - low,
+			.offset = low,
+		};
+
+	for (i = 0; i < vm->nr_ram; i++) {
+		struct ram *ram = &vm->ram[i];
+
+		if (vm->opt->verbose)
+			fprintf(stderr, "rmvm: ram gpa %#llx size %#llx host %#llx fd %d\n",
+				ram->gpa, ram->size,
+				(u64)(uintptr_t)vm->host + ram->offset,
+				vm->mem_fd);
+		if (vm->private ? add_private_slot(vm, i, ram) :
+		    add_ordinary_slot(vm, i, ram->gpa, ram->size, vm->host + ram->offset))
+			return -1;
+	}
+	return 0;
+}
+
+/* The parts of a PC that KVM has, and the guest's way to ask for conversion */
+static int add_irqchip(struct vm *vm)
+{
+	struct kvm_pit_config pit = { .flags = KVM_PIT_SPEAKER_DUMMY };
+	struct kvm_enable_cap cap = {
+		.cap = KVM_CAP_EXIT_HYPERCALL,
+		.args = { 1 << KVM_HC_MAP_GPA_RANGE },
+	};
+	u64 identity_map = 0xfeffc000;
+
+	/* Intel's processors want three pages below 4 GiB that are not RAM. */
+	if (ioctl(vm->fd, KVM_SET_IDENTITY_MAP_ADDR, &identity_map) ||
+	    ioctl(vm->fd, KVM_SET_TSS_ADDR, identity_map + PAGE))
+		return fail_errno("KVM_SET_TSS_ADDR");
+	if (ioctl(vm->fd, KVM_CREATE_IRQCHIP, 0))
+		return fail_errno("KVM_CREATE_IRQCHIP");
+	if (ioctl(vm->fd, KVM_CREATE_PIT2, &pit))
+		return fail_errno("KVM_CREATE_PIT2");
+	if (vm->private && ioctl(vm->fd, KVM_ENABLE_CAP, &cap))
+		return fail_errno("KVM_CAP_EXIT_HYPERCALL");
+	return 0;
+}
+
+static int open_kvm(struct vm *vm)
+{
+	unsigned int type = vm->private ? KVM_X86_SW_PROTECTED_VM : KVM_X86_DEFAULT_VM;
+	int n;
+
+	vm->kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+	if (vm->kvm < 0)
+		return fail_errno("cannot open /dev/kvm");
+	if (ioctl(vm->kvm, KVM_GET_API_VERSION, 0) != KVM_API_VERSION)
+		return fail("/dev/kvm has another API version than %d", KVM_API_VERSION);
+	n = ioctl(vm->kvm, KVM_CHECK_EXTENSION, KVM_CAP_VM_TYPES);
+	if (vm->private && !(n & 1 << KVM_X86_SW_PROTECTED_VM))
+		return fail("this KVM has no private memory: is the patched one loaded?");
+	n = ioctl(vm->kvm, KVM_CHECK_EXTENSION, KVM_CAP_MAX_VCPUS);
+	if (vm->opt->smp > (unsigned int)n)
+		return fail("this KVM has at most %d vCPUs in a VM", n);
+
+	n = ioctl(vm->kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
+	if (n < 0)
+		return fail_errno("KVM_GET_VCPU_MMAP_SIZE");
+	vm->run_size = n;
+
+	do
+		vm->fd = ioctl(vm->kvm, KVM_CREATE_VM, type);
+	while (vm->fd < 0 && errno == EINTR);
+	return vm->fd < 0 ? fail_errno("KVM_CREATE_VM") : 0;
+}
+
+/* Makes the VM with its RAM, as yet without vCPUs and contents. */
+int vm_create(struct vm *vm, const struct options *opt)
+{
+	static int (*const create[])(struct vm *vm) = {
+		[BACKING_RESTRICTED] = create_restricted,
+		[BACKING_GUEST_MEMFD] = create_guest_memfd,
+		[BACKING_MEMFD] = create_memfd,
+	};
+
+	*vm = (struct vm){
+		.opt = opt,
+		.kvm = -1,
+		.fd = -1,
+		.mem_fd = -1,
+		.private = opt->backing != BACKING_MEMFD,
+		.end = END_NOT_YET,
+		.mem_lock = PTHREAD_MUTEX_INITIALIZER,
+		.end_lock = PTHREAD_MUTEX_INITIALIZER,
+	};
+	if (open_kvm(vm) || add_irqchip(vm) || create[opt->backing](vm) || reserve_host(vm))
+		return -1;
+	return add_ram(vm);
+}
+
+/*
+ * The loader's memory is ordinary. It is outside of RAM, holds what the guest
+ * copies into its RAM itself (load.c), and then goes away.
+ */
+int vm_add_loader(struct vm *vm)
+{
+	return add_ordinary_slot(vm, LOADER_SLOT, LOADER_START, vm->loader_size, vm->loader);
+}
+
+void vm_remove_loader(struct vm *vm)
+{
+	pthread_mutex_lock(&vm->mem_lock);
+	if (vm->loader_size) {
+		if (add_ordinary_slot(vm, LOADER_SLOT, LOADER_START, 0, vm->loader))
+			vm_end(vm, END_ERROR);
+		munmap(vm->loader, LOADER_END - LOADER_START);
+		vm->loader_size = 0;
+		vm->counts.seconds_loader = now() - vm->start;
+	}
+	pthread_mutex_unlock(&vm->mem_lock);
+}
+
+static const struct ram *find_ram(const struct vm *vm, u64 gpa, u64 size)
+{
+	unsigned int i;
+
+	for (i = 0; i < vm->nr_ram; i++) {
+		const struct ram *ram = &vm->ram[i];
+
+		if (gpa >= ram->gpa && gpa - ram->gpa < ram->size &&
+		    size <= ram->size - (gpa - ram->gpa))
+			return ram;
+	}
+	return NULL;
+}
+
+static int punch(struct vm *vm, u64 offset, u64 size)
+{
+	if (fallocate(vm->mem_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, size))
+		return fail_errno("cannot free the memory at %#llx", offset);
+	return 0;
+}
+
+/*
+ * The pages get their host mapping before the guest can reach them as shared,
+ * and the private copy goes when the guest cannot reach it any more.
+ */
+static int make_shared(struct vm *vm, u64 gpa, u64 size, u64 offset)
+{
+	if (mprotect(vm->host + offset, size, PROT_READ | PROT_WRITE))
+		return fail_errno("mprotect");
+	if (set_attributes(vm, gpa, size, false))
+		return -1;
+	return punch(vm, offset, size);
+}
+
+static int make_private(struct vm *vm, u64 gpa, u64 size, u64 offset)
+{
+	if (set_attributes(vm, gpa, size, true))
+		return -1;
+	if (madvise(vm->host + offset, size, MADV_DONTNEED) ||
+	    mprotect(vm->host + offset, size, PROT_NONE))
+		return fail_errno("mprotect");
+	return 0;
+}
+
+/* Is all of it RAM, in whole pages, and in one slot? */
+bool vm_is_ram(const struct vm *vm, u64 gpa, u64 size)
+{
+	return size && !((gpa | size) % PAGE) && find_ram(vm, gpa, size);
+}
+
+/*
+ * Converts pages of RAM to the other kind; their contents are lost. Nothing
+ * changes for pages that are of that kind already.
+ */
+int vm_convert(struct vm *vm, u64 gpa, u64 size, bool to_private)
+{
+	const struct ram *ram = find_ram(vm, gpa, size);
+	u64 offset = ram->offset + (gpa - ram->gpa);
+	int ret;
+
+	pthread_mutex_lock(&vm->mem_lock);
+	if (to_private) {
+		ret = make_private(vm, gpa, size, offset);
+		vm->counts.to_private += size / PAGE;
+	} else {
+		ret = make_shared(vm, gpa, size, offset);
+		vm->counts.to_shared += size / PAGE;
+	}
+	pthread_mutex_unlock(&vm->mem_lock);
+	return ret;
+}
+
+/* Frees a page of RAM, whatever its kind. The guest finds zeros there. */
+int vm_discard(struct vm *vm, u64 gpa)
+{
+	const struct ram *ram = find_ram(vm, gpa, PAGE);
+	u64 offset = ram->offset + (gpa - ram->gpa);
+	int ret;
+
+	pthread_mutex_lock(&vm->mem_lock);
+	ret = punch(vm, offset, PAGE);
+	if (!ret && vm->private && madvise(vm->host + offset, PAGE, MADV_DONTNEED))
+		ret = fail_errno("madvise");
+	vm->counts.discarded++;
+	pthread_mutex_unlock(&vm->mem_lock);
+	return ret;
+}
