@@ -1,0 +1,777 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Copyright (C) 2026 The restrictedmem authors
+ *
+ * KVM's own access to private memory on the guest's behalf: the emulator's
+ * instruction fetches and operands, string I/O, MMIO, the walk of page tables
+ * that are private themselves, atomic exchanges.
+ *
+ * The guest's private memory, at DATA, holds its page tables, its code or its
+ * data, as a test wants. A window of virtual addresses is mapped to a part of it
+ * in 4 KiB pages, whose accessed and dirty bits nobody has set.
+ */
+#include <pthread.h>
+
+#include "kselftest_harness.h"
+#include "kvm_util.h"
+
+#define SIZE		(4 * MIB)
+#define SLOT		1
+
+/* In private memory */
+#define TABLES		DATA			/* PML4, PDPT, 4 PDs, a PT */
+#define TABLE(_n)	(TABLES + (_n) * PAGE)
+#define CODE		(DATA + 256 * KIB)
+#define STACK		(DATA + 512 * KIB)	/* grows down */
+#define BUFFER		(DATA + 1 * MIB)	/* what the window shows */
+
+#define WINDOW		(2 * GIB)
+#define WINDOW_PAGES	16
+
+#define PTE_PRESENT	(1ULL << 0)
+#define PTE_WRITABLE	(1ULL << 1)
+#define PTE_ACCESSED	(1ULL << 5)
+#define PTE_DIRTY	(1ULL << 6)
+
+FIXTURE(emulated) {
+	struct vm vm;
+	struct vcpu vcpu;
+	int fd;
+	char *hva;
+};
+
+FIXTURE_VARIANT(emulated) {
+	uint32_t thp;
+};
+
+FIXTURE_VARIANT_ADD(emulated, small) {
+	.thp = RESTRICTEDMEM_THP_NEVER,
+};
+
+FIXTURE_VARIANT_ADD(emulated, huge) {
+	.thp = RESTRICTEDMEM_THP_ALWAYS,
+};
+
+#define FORCE_EMULATION "/sys/module/kvm/parameters/force_emulation_prefix"
+
+FIXTURE_SETUP(emulated)
+{
+	ASSERT_EQ(0, write_text(FORCE_EMULATION, "1"));
+	vm_create(&self->vm, KVM_X86_SW_PROTECTED_VM);
+	vcpu_create(&self->vm, &self->vcpu, 0);
+	self->fd = create(SIZE, variant->thp);
+	ASSERT_LE(0, self->fd);
+	self->hva = map_anonymous(SIZE);
+	vm_add_private(&self->vm, SLOT, DATA, SIZE, self->hva, self->fd);
+}
+
+/* Nothing of it all went to the shared side. */
+FIXTURE_TEARDOWN(emulated)
+{
+	for (uint64_t i = 0; i < SIZE / 8; i++)
+		if (((uint64_t *)self->hva)[i])
+			EXPECT_EQ(0, ((uint64_t *)self->hva)[i]);
+	vcpu_destroy(&self->vcpu);
+	vm_destroy(&self->vm);
+	close(self->fd);
+}
+
+/* What the guest does */
+
+/* Copy the page tables to private memory, add the window, and use them. */
+GUEST_INLINE void use_private_tables(void)
+{
+	for (uint64_t i = 0; i < 6 * PAGE; i += 8)
+		guest_write(TABLES + i, guest_read(GUEST_TABLES + i));
+	guest_write(TABLE(0), TABLE(1) | PTE_WRITABLE | PTE_PRESENT);
+	for (uint64_t i = 0; i < 4; i++)
+		guest_write(TABLE(1) + i * 8,
+			    TABLE(2 + i) | PTE_WRITABLE | PTE_PRESENT);
+	guest_write(TABLE(4), TABLE(6) | PTE_WRITABLE | PTE_PRESENT);
+	for (uint64_t i = 0; i < WINDOW_PAGES; i++)
+		guest_write(TABLE(6) + i * 8, (BUFFER + i * PAGE) |
+			    PTE_WRITABLE | PTE_PRESENT);
+	asm volatile("mov %0, %%cr3" : : "r"(TABLES) : "memory");
+}
+
+GUEST_INLINE uint64_t *pte_of(uint64_t window_page)
+{
+	return (uint64_t *)(TABLE(6) + window_page * 8);
+}
+
+GUEST_INLINE void outs_bytes(uint64_t address, uint64_t count)
+{
+	asm volatile("rep outsb" : "+S"(address), "+c"(count)
+		     : "d"(PORT_DATA) : "memory");
+}
+
+GUEST_INLINE void ins_bytes(uint64_t address, uint64_t count)
+{
+	asm volatile("rep insb" : "+D"(address), "+c"(count)
+		     : "d"(PORT_DATA) : "memory");
+}
+
+/* What the VMM does */
+
+/* Collect what the guest puts out to PORT_DATA, until it syncs. */
+static size_t collect_out(struct vcpu *vcpu, char *buf, size_t size)
+{
+	size_t n = 0;
+
+	for (;;) {
+		struct kvm_run *run = vcpu->run;
+		size_t bytes;
+
+		if (vcpu_run(vcpu) != KVM_EXIT_IO ||
+		    run->io.port != PORT_DATA)
+			return n;
+		CHECK(run->io.direction == KVM_EXIT_IO_OUT);
+		bytes = run->io.size * run->io.count;
+		CHECK(n + bytes <= size);
+		memcpy(buf + n, (char *)run + run->io.data_offset, bytes);
+		n += bytes;
+	}
+}
+
+/* Serve what it asks from PORT_DATA with 1, 2, 3, ..., until it syncs. */
+static size_t serve_in(struct vcpu *vcpu)
+{
+	size_t n = 0;
+
+	for (;;) {
+		struct kvm_run *run = vcpu->run;
+		uint8_t *data;
+
+		if (vcpu_run(vcpu) != KVM_EXIT_IO ||
+		    run->io.port != PORT_DATA)
+			return n;
+		CHECK(run->io.direction == KVM_EXIT_IO_IN);
+		CHECK(run->io.size == 1);
+		data = (uint8_t *)run + run->io.data_offset;
+		for (uint32_t i = 0; i < run->io.count; i++)
+			data[i] = ++n;
+	}
+}
+
+/* A sync was the last exit; its value. */
+static uint64_t synced(struct vcpu *vcpu)
+{
+	struct kvm_regs regs;
+
+	CHECK(vcpu->reason == KVM_EXIT_IO && vcpu->run->io.port == PORT_SYNC);
+	CHECK(!ioctl(vcpu->fd, KVM_GET_REGS, &regs));
+	return regs.rdi;
+}
+
+static void expect_mmio_write(struct __test_metadata *_metadata,
+			      struct vcpu *vcpu, uint64_t gpa, uint64_t value,
+			      unsigned int len)
+{
+	uint64_t data = 0;
+
+	ASSERT_EQ(KVM_EXIT_MMIO, vcpu_run(vcpu));
+	EXPECT_EQ(gpa, vcpu->run->mmio.phys_addr);
+	EXPECT_EQ(1, vcpu->run->mmio.is_write);
+	EXPECT_EQ(len, vcpu->run->mmio.len);
+	memcpy(&data, vcpu->run->mmio.data, len);
+	EXPECT_EQ(value, data);
+}
+
+static void answer_mmio_read(struct __test_metadata *_metadata,
+			     struct vcpu *vcpu, uint64_t gpa, uint64_t value,
+			     unsigned int len)
+{
+	ASSERT_EQ(KVM_EXIT_MMIO, vcpu_run(vcpu));
+	EXPECT_EQ(gpa, vcpu->run->mmio.phys_addr);
+	EXPECT_EQ(0, vcpu->run->mmio.is_write);
+	EXPECT_EQ(len, vcpu->run->mmio.len);
+	memcpy(vcpu->run->mmio.data, &value, len);
+}
+
+#define START(_function) vcpu_start(&self->vcpu, _function, 0, 0, 0)
+
+/* String I/O */
+
+static GUEST void put_out(uint64_t address, uint64_t count)
+{
+	for (uint64_t i = 0; i < count; i++)
+		*(volatile uint8_t *)(address + i) = i + 1;
+	outs_bytes(address, count);
+	guest_sync(0);
+}
+
+static GUEST void take_in(uint64_t address, uint64_t count)
+{
+	uint64_t wrong = 0;
+
+	ins_bytes(address, count);
+	for (uint64_t i = 0; i < count; i++)
+		wrong += *(volatile uint8_t *)(address + i) != (uint8_t)(i + 1);
+	guest_sync(wrong);
+}
+
+TEST_F(emulated, string_output_from_private_memory)
+{
+	char buf[256];
+
+	vcpu_start(&self->vcpu, put_out, BUFFER, 100, 0);
+	ASSERT_EQ(100, collect_out(&self->vcpu, buf, sizeof(buf)));
+	for (int i = 0; i < 100; i++)
+		EXPECT_EQ(i + 1, buf[i]);
+}
+
+TEST_F(emulated, string_output_across_pages)
+{
+	char buf[256];
+
+	vcpu_start(&self->vcpu, put_out, BUFFER + PAGE - 50, 100, 0);
+	ASSERT_EQ(100, collect_out(&self->vcpu, buf, sizeof(buf)));
+	for (int i = 0; i < 100; i++)
+		EXPECT_EQ(i + 1, buf[i]);
+}
+
+static GUEST void put_out_untouched(uint64_t address, uint64_t count)
+{
+	outs_bytes(address, count);
+	guest_sync(0);
+}
+
+TEST_F(emulated, string_output_from_a_page_that_is_not_there_yet)
+{
+	char buf[256];
+
+	vcpu_start(&self->vcpu, put_out_untouched, BUFFER, 100, 0);
+	ASSERT_EQ(100, collect_out(&self->vcpu, buf, sizeof(buf)));
+	for (int i = 0; i < 100; i++)
+		EXPECT_EQ(0, buf[i]);
+}
+
+TEST_F(emulated, string_input_to_private_memory)
+{
+	vcpu_start(&self->vcpu, take_in, BUFFER, 100, 0);
+	EXPECT_EQ(100, serve_in(&self->vcpu));
+	EXPECT_EQ(0, synced(&self->vcpu));
+}
+
+TEST_F(emulated, string_input_across_pages)
+{
+	vcpu_start(&self->vcpu, take_in, BUFFER + PAGE - 50, 100, 0);
+	EXPECT_EQ(100, serve_in(&self->vcpu));
+	EXPECT_EQ(0, synced(&self->vcpu));
+}
+
+static GUEST void string_io_with_private_tables(void)
+{
+	use_private_tables();
+	*(volatile uint64_t *)(WINDOW + 8 * PAGE) = 0x0807060504030201;
+	outs_bytes(WINDOW + 8 * PAGE, 8);
+	ins_bytes(WINDOW + 9 * PAGE, 8);
+	guest_sync(guest_read(BUFFER + 9 * PAGE));
+}
+
+TEST_F(emulated, string_io_through_private_page_tables)
+{
+	char buf[256];
+
+	START(string_io_with_private_tables);
+	/* The input that follows ends the output; answer it by hand. */
+	ASSERT_EQ(KVM_EXIT_IO, vcpu_run(&self->vcpu));
+	while (self->vcpu.run->io.direction == KVM_EXIT_IO_OUT) {
+		memcpy(buf, (char *)self->vcpu.run + self->vcpu.run->io.data_offset,
+		       8);
+		ASSERT_EQ(KVM_EXIT_IO, vcpu_run(&self->vcpu));
+	}
+	EXPECT_EQ(PORT_DATA, self->vcpu.run->io.port);
+	ASSERT_EQ(8, self->vcpu.run->io.count);
+	memcpy((char *)self->vcpu.run + self->vcpu.run->io.data_offset, "abcdefgh",
+	       8);
+	EXPECT_EQ(0x6867666564636261, vcpu_sync(&self->vcpu));
+}
+
+/* MMIO */
+
+static GUEST void mmio_registers(void)
+{
+	guest_write(NOWHERE, 0x1122334455667788);
+	guest_sync(guest_read(NOWHERE + 8));
+}
+
+TEST_F(emulated, mmio_beside_private_memory)
+{
+	START(mmio_registers);
+	expect_mmio_write(_metadata, &self->vcpu, NOWHERE, 0x1122334455667788, 8);
+	answer_mmio_read(_metadata, &self->vcpu, NOWHERE + 8, 42, 8);
+	EXPECT_EQ(42, vcpu_sync(&self->vcpu));
+}
+
+/* Runs at CODE: mov %rax, (%rdi); mov 8(%rdi), %rax; ret */
+static GUEST void mmio_from_private_code(void)
+{
+	uint64_t value;
+
+	guest_write(CODE, 0xc308478b48078948);
+	asm volatile("mov $0x1122334455667788, %%rax; call *%1"
+		     : "=&a"(value) : "r"(CODE), "D"(NOWHERE) : "memory");
+	guest_sync(value);
+}
+
+TEST_F(emulated, mmio_by_code_in_private_memory)
+{
+	START(mmio_from_private_code);
+	expect_mmio_write(_metadata, &self->vcpu, NOWHERE, 0x1122334455667788, 8);
+	answer_mmio_read(_metadata, &self->vcpu, NOWHERE + 8, 42, 8);
+	EXPECT_EQ(42, vcpu_sync(&self->vcpu));
+}
+
+/* The same, where the instruction lies across two pages. */
+static GUEST void mmio_from_code_across_pages(void)
+{
+	uint64_t code = CODE + PAGE - 1, value;
+
+	for (int i = 0; i < 8; i++)
+		*(volatile uint8_t *)(code + i) =
+			0xc308478b48078948 >> (i * 8);
+	asm volatile("mov $0x1122334455667788, %%rax; call *%1"
+		     : "=&a"(value) : "r"(code), "D"(NOWHERE) : "memory");
+	guest_sync(value);
+}
+
+TEST_F(emulated, mmio_by_code_across_private_pages)
+{
+	START(mmio_from_code_across_pages);
+	expect_mmio_write(_metadata, &self->vcpu, NOWHERE, 0x1122334455667788, 8);
+	answer_mmio_read(_metadata, &self->vcpu, NOWHERE + 8, 42, 8);
+	EXPECT_EQ(42, vcpu_sync(&self->vcpu));
+}
+
+static GUEST void mmio_to_memory(void)
+{
+	uint64_t from = NOWHERE, to = BUFFER + 64;
+
+	asm volatile("movsq" : "+S"(from), "+D"(to) : : "memory");
+	guest_sync(guest_read(BUFFER + 64));
+}
+
+TEST_F(emulated, mmio_is_copied_to_private_memory)
+{
+	START(mmio_to_memory);
+	answer_mmio_read(_metadata, &self->vcpu, NOWHERE, 0x1234567890abcdef, 8);
+	EXPECT_EQ(0x1234567890abcdef, vcpu_sync(&self->vcpu));
+}
+
+static GUEST void memory_to_mmio(void)
+{
+	uint64_t from = BUFFER + 64, to = NOWHERE;
+
+	guest_write(BUFFER + 64, 0x1234567890abcdef);
+	asm volatile("movsq" : "+S"(from), "+D"(to) : : "memory");
+	guest_sync(0);
+}
+
+TEST_F(emulated, private_memory_is_copied_to_mmio)
+{
+	START(memory_to_mmio);
+	expect_mmio_write(_metadata, &self->vcpu, NOWHERE, 0x1234567890abcdef, 8);
+	EXPECT_EQ(0, vcpu_sync(&self->vcpu));
+}
+
+static GUEST void rep_memory_to_mmio(void)
+{
+	uint64_t from = BUFFER, to = NOWHERE, count = 4;
+
+	for (uint64_t i = 0; i < 4; i++)
+		guest_write(BUFFER + i * 8, i + 1);
+	asm volatile("rep movsq" : "+S"(from), "+D"(to), "+c"(count) : : "memory");
+	guest_sync(count);
+}
+
+TEST_F(emulated, repeated_copy_to_mmio)
+{
+	START(rep_memory_to_mmio);
+	for (int i = 0; i < 4; i++)
+		expect_mmio_write(_metadata, &self->vcpu, NOWHERE + i * 8, i + 1, 8);
+	EXPECT_EQ(0, vcpu_sync(&self->vcpu));
+}
+
+static GUEST void push_mmio(void)
+{
+	uint64_t saved, value, at = NOWHERE;
+
+	asm volatile("mov %%rsp, %0; mov %3, %%rsp; pushq (%2); pop %1; mov %0, %%rsp"
+		     : "=&r"(saved), "=&r"(value) : "r"(at), "r"(STACK)
+		     : "memory");
+	guest_sync(value);
+}
+
+TEST_F(emulated, mmio_is_pushed_to_a_private_stack)
+{
+	START(push_mmio);
+	answer_mmio_read(_metadata, &self->vcpu, NOWHERE, 0x1234567890abcdef, 8);
+	EXPECT_EQ(0x1234567890abcdef, vcpu_sync(&self->vcpu));
+}
+
+static GUEST void pop_mmio(void)
+{
+	uint64_t saved, at = NOWHERE;
+
+	guest_write(STACK, 0x1234567890abcdef);
+	asm volatile("mov %%rsp, %0; mov %2, %%rsp; popq (%1); mov %0, %%rsp"
+		     : "=&r"(saved) : "r"(at), "r"(STACK) : "memory");
+	guest_sync(0);
+}
+
+TEST_F(emulated, private_stack_is_popped_to_mmio)
+{
+	START(pop_mmio);
+	expect_mmio_write(_metadata, &self->vcpu, NOWHERE, 0x1234567890abcdef, 8);
+	EXPECT_EQ(0, vcpu_sync(&self->vcpu));
+}
+
+static GUEST void mmio_with_private_tables(void)
+{
+	uint64_t from = WINDOW + 3 * PAGE, to = NOWHERE;
+
+	use_private_tables();
+	guest_write(BUFFER + 3 * PAGE, 0x1234567890abcdef);
+	asm volatile("movsq" : "+S"(from), "+D"(to) : : "memory");
+	from = NOWHERE + 16;
+	to = WINDOW + 4 * PAGE;
+	asm volatile("movsq" : "+S"(from), "+D"(to) : : "memory");
+	guest_sync(guest_read(BUFFER + 4 * PAGE));
+}
+
+TEST_F(emulated, mmio_through_private_page_tables)
+{
+	START(mmio_with_private_tables);
+	expect_mmio_write(_metadata, &self->vcpu, NOWHERE, 0x1234567890abcdef, 8);
+	answer_mmio_read(_metadata, &self->vcpu, NOWHERE + 16, 42, 8);
+	EXPECT_EQ(42, vcpu_sync(&self->vcpu));
+}
+
+/* The walker */
+
+/* The bits that emulated accesses set; KVM comes to these pages first. */
+static GUEST void accessed_and_dirty(void)
+{
+	use_private_tables();
+	guest_sync(*pte_of(1) | *pte_of(2));
+	outs_bytes(WINDOW + 1 * PAGE, 8);
+	guest_sync(*pte_of(1));
+	ins_bytes(WINDOW + 2 * PAGE, 8);
+	guest_sync(*pte_of(2));
+	guest_sync(*pte_of(3));
+}
+
+/* Answer all I/O at PORT_DATA up to the next sync. Return: its value. */
+static uint64_t sync_past_io(struct vcpu *vcpu)
+{
+	do
+		vcpu_run(vcpu);
+	while (vcpu->reason == KVM_EXIT_IO && vcpu->run->io.port == PORT_DATA);
+	return synced(vcpu);
+}
+
+TEST_F(emulated, walk_sets_accessed_and_dirty_in_private_tables)
+{
+	const uint64_t both = PTE_ACCESSED | PTE_DIRTY;
+
+	START(accessed_and_dirty);
+	EXPECT_EQ(0, vcpu_sync(&self->vcpu) & both);
+	EXPECT_EQ(PTE_ACCESSED, sync_past_io(&self->vcpu) & both);
+	EXPECT_EQ(both, sync_past_io(&self->vcpu) & both);
+	EXPECT_EQ(0, vcpu_sync(&self->vcpu) & both);
+}
+
+/* The upper levels have an accessed bit each. */
+static GUEST void accessed_above(void)
+{
+	use_private_tables();
+	guest_write(TABLE(4), guest_read(TABLE(4)) & ~PTE_ACCESSED);
+	asm volatile("mov %0, %%cr3" : : "r"(TABLES) : "memory");
+	outs_bytes(WINDOW, 8);
+	guest_sync(guest_read(TABLE(4)));
+}
+
+TEST_F(emulated, walk_sets_accessed_in_upper_private_tables)
+{
+	START(accessed_above);
+	EXPECT_TRUE(sync_past_io(&self->vcpu) & PTE_ACCESSED);
+}
+
+static GUEST void write_to_read_only(void)
+{
+	use_private_tables();
+	*pte_of(1) &= ~PTE_WRITABLE;
+	asm volatile("mov %0, %%cr3" : : "r"(TABLES) : "memory");
+	ins_bytes(WINDOW + PAGE, 8);
+	guest_sync(0);
+}
+
+/* The page fault has no handler. */
+TEST_F(emulated, walk_honours_read_only_private_entries)
+{
+	START(write_to_read_only);
+	do
+		vcpu_run(&self->vcpu);
+	while (self->vcpu.reason == KVM_EXIT_IO &&
+	       self->vcpu.run->io.port == PORT_DATA);
+	EXPECT_EQ(KVM_EXIT_SHUTDOWN, self->vcpu.reason);
+}
+
+static GUEST void read_of_nothing(void)
+{
+	use_private_tables();
+	*pte_of(1) = 0;
+	asm volatile("mov %0, %%cr3" : : "r"(TABLES) : "memory");
+	outs_bytes(WINDOW + PAGE, 8);
+	guest_sync(0);
+}
+
+TEST_F(emulated, walk_honours_absent_private_entries)
+{
+	START(read_of_nothing);
+	EXPECT_EQ(KVM_EXIT_SHUTDOWN, vcpu_run(&self->vcpu));
+}
+
+static GUEST void stay_with_private_tables(void)
+{
+	use_private_tables();
+	for (;;)
+		guest_sync(guest_read(WINDOW + 5 * PAGE));
+}
+
+TEST_F(emulated, kvm_translate_walks_private_tables)
+{
+	struct kvm_translation t = { .linear_address = WINDOW + 5 * PAGE + 8 };
+
+	START(stay_with_private_tables);
+	vcpu_sync(&self->vcpu);
+	ASSERT_EQ(0, ioctl(self->vcpu.fd, KVM_TRANSLATE, &t));
+	EXPECT_EQ(1, t.valid);
+	EXPECT_EQ(BUFFER + 5 * PAGE + 8, t.physical_address);
+}
+
+/* A table that was discarded maps nothing. */
+TEST_F(emulated, kvm_translate_sees_a_punched_table)
+{
+	struct kvm_translation t = { .linear_address = WINDOW + 5 * PAGE };
+
+	START(stay_with_private_tables);
+	vcpu_sync(&self->vcpu);
+	ASSERT_EQ(0, punch(self->fd, 6 * PAGE, PAGE));
+	ASSERT_EQ(0, ioctl(self->vcpu.fd, KVM_TRANSLATE, &t));
+	EXPECT_EQ(0, t.valid);
+	EXPECT_EQ(KVM_EXIT_SHUTDOWN, vcpu_run(&self->vcpu));
+}
+
+/* Whole instructions in the emulator */
+
+static GUEST void emulated_moves(uint64_t gpa)
+{
+	uint64_t value;
+
+	asm volatile(EMULATE "mov %1, (%0)" : : "r"(gpa), "r"(0x1122334455667788)
+		     : "memory");
+	guest_sync(guest_read(gpa));
+	guest_write(gpa, 42);
+	asm volatile(EMULATE "mov (%1), %0" : "=r"(value) : "r"(gpa) : "memory");
+	guest_sync(value);
+	asm volatile(EMULATE "addq $8, (%0)" : : "r"(gpa) : "memory", "cc");
+	guest_sync(guest_read(gpa));
+}
+
+TEST_F(emulated, operands_in_private_memory)
+{
+	vcpu_start(&self->vcpu, emulated_moves, BUFFER + 64, 0, 0);
+	EXPECT_EQ(0x1122334455667788, vcpu_sync(&self->vcpu));
+	EXPECT_EQ(42, vcpu_sync(&self->vcpu));
+	EXPECT_EQ(50, vcpu_sync(&self->vcpu));
+}
+
+TEST_F(emulated, operands_across_private_pages)
+{
+	vcpu_start(&self->vcpu, emulated_moves, BUFFER + PAGE - 3, 0, 0);
+	EXPECT_EQ(0x1122334455667788, vcpu_sync(&self->vcpu));
+	EXPECT_EQ(42, vcpu_sync(&self->vcpu));
+	EXPECT_EQ(50, vcpu_sync(&self->vcpu));
+}
+
+/* One side private, one shared */
+TEST_F(emulated, operands_across_a_conversion_boundary)
+{
+	ASSERT_EQ(0, vm_set_private(&self->vm, BUFFER + PAGE, PAGE, false));
+	vcpu_start(&self->vcpu, emulated_moves, BUFFER + PAGE - 3, 0, 0);
+	EXPECT_EQ(0x1122334455667788, vcpu_sync(&self->vcpu));
+	EXPECT_EQ(0x1122334455, *(uint64_t *)(self->hva + MIB + PAGE));
+	EXPECT_EQ(42, vcpu_sync(&self->vcpu));
+	EXPECT_EQ(50, vcpu_sync(&self->vcpu));
+	*(uint64_t *)(self->hva + MIB + PAGE) = 0;
+}
+
+static GUEST void emulated_store(uint64_t gpa)
+{
+	for (uint64_t value = 1;; value++) {
+		asm volatile(EMULATE "mov %1, (%0)" : : "r"(gpa), "r"(value)
+			     : "memory");
+		guest_sync(guest_read(gpa));
+	}
+}
+
+TEST_F(emulated, operands_follow_a_conversion)
+{
+	uint64_t *shared = (uint64_t *)(self->hva + 5 * PAGE);
+
+	vcpu_start(&self->vcpu, emulated_store, DATA + 5 * PAGE, 0, 0);
+	EXPECT_EQ(1, vcpu_sync(&self->vcpu));
+	EXPECT_EQ(0, *shared);
+	ASSERT_EQ(0, vm_set_private(&self->vm, DATA + 5 * PAGE, PAGE, false));
+	EXPECT_EQ(2, vcpu_sync(&self->vcpu));
+	EXPECT_EQ(2, *shared);
+	ASSERT_EQ(0, vm_set_private(&self->vm, DATA + 5 * PAGE, PAGE, true));
+	EXPECT_EQ(3, vcpu_sync(&self->vcpu));
+	EXPECT_EQ(2, *shared);
+	*shared = 0;
+}
+
+TEST_F(emulated, operands_follow_a_discard)
+{
+	vcpu_start(&self->vcpu, emulated_store, BUFFER, 0, 0);
+	EXPECT_EQ(1, vcpu_sync(&self->vcpu));
+	ASSERT_EQ(0, punch(self->fd, 0, SIZE));
+	EXPECT_EQ(2, vcpu_sync(&self->vcpu));
+	EXPECT_LT(0, resident(self->fd));
+}
+
+#define EXCHANGE(_type, _gpa, _old, _new) ({				\
+	_type _seen = (_old);						\
+									\
+	asm volatile(EMULATE "lock cmpxchg %2, (%1)"			\
+		     : "+a"(_seen) : "r"(_gpa), "r"((_type)(_new))	\
+		     : "memory", "cc");					\
+	(uint64_t)_seen;						\
+})
+
+static GUEST void exchanges(uint64_t gpa)
+{
+	guest_write(gpa, 0x1111111111111111);
+	guest_sync(EXCHANGE(uint8_t, gpa, 0x11, 0x22));
+	guest_sync(EXCHANGE(uint16_t, gpa + 2, 0x1111, 0x3333));
+	guest_sync(EXCHANGE(uint32_t, gpa + 4, 0x11111111, 0x44444444));
+	guest_sync(guest_read(gpa));
+	guest_sync(EXCHANGE(uint64_t, gpa, 0x4444444433331122, 5));
+	guest_sync(guest_read(gpa));
+	/* and one that fails */
+	guest_sync(EXCHANGE(uint64_t, gpa, 6, 7));
+	guest_sync(guest_read(gpa));
+}
+
+TEST_F(emulated, atomic_exchanges)
+{
+	vcpu_start(&self->vcpu, exchanges, BUFFER + 64, 0, 0);
+	EXPECT_EQ(0x11, vcpu_sync(&self->vcpu));
+	EXPECT_EQ(0x1111, vcpu_sync(&self->vcpu));
+	EXPECT_EQ(0x11111111, vcpu_sync(&self->vcpu));
+	EXPECT_EQ(0x4444444433331122, vcpu_sync(&self->vcpu));
+	EXPECT_EQ(0x4444444433331122, vcpu_sync(&self->vcpu));
+	EXPECT_EQ(5, vcpu_sync(&self->vcpu));
+	EXPECT_EQ(5, vcpu_sync(&self->vcpu));
+	EXPECT_EQ(5, vcpu_sync(&self->vcpu));
+}
+
+static GUEST void locked_operations(uint64_t gpa)
+{
+	uint64_t value = 5;
+
+	guest_write(gpa, 10);
+	asm volatile(EMULATE "lock xaddq %0, (%1)" : "+r"(value) : "r"(gpa)
+		     : "memory", "cc");
+	guest_sync(value);
+	guest_sync(guest_read(gpa));
+	asm volatile(EMULATE "lock btsq $40, (%0)" : : "r"(gpa) : "memory", "cc");
+	guest_sync(guest_read(gpa));
+	value = 7;
+	asm volatile(EMULATE "xchgq %0, (%1)" : "+r"(value) : "r"(gpa) : "memory");
+	guest_sync(value);
+	guest_sync(guest_read(gpa));
+}
+
+TEST_F(emulated, locked_operations)
+{
+	vcpu_start(&self->vcpu, locked_operations, BUFFER + 64, 0, 0);
+	EXPECT_EQ(10, vcpu_sync(&self->vcpu));
+	EXPECT_EQ(15, vcpu_sync(&self->vcpu));
+	EXPECT_EQ((1ULL << 40) + 15, vcpu_sync(&self->vcpu));
+	EXPECT_EQ((1ULL << 40) + 15, vcpu_sync(&self->vcpu));
+	EXPECT_EQ(7, vcpu_sync(&self->vcpu));
+}
+
+static GUEST void exchange_eight_bytes(uint64_t gpa)
+{
+	uint32_t low = 1, high = 2;
+
+	guest_write(gpa, 2ULL << 32 | 1);
+	asm volatile(EMULATE "lock cmpxchg8b (%2)" : "+a"(low), "+d"(high)
+		     : "r"(gpa), "b"(3), "c"(4) : "memory", "cc");
+	guest_sync(guest_read(gpa));
+}
+
+TEST_F(emulated, atomic_exchange_of_eight_bytes)
+{
+	vcpu_start(&self->vcpu, exchange_eight_bytes, BUFFER + 64, 0, 0);
+	EXPECT_EQ(4ULL << 32 | 3, vcpu_sync(&self->vcpu));
+}
+
+/* Atomic against another vCPU that does the same without the emulator */
+
+#define ROUNDS		4000
+#define READY		0x8000		/* in the boot slot */
+
+static GUEST void add_emulated(uint64_t gpa)
+{
+	guest_write(READY, 1);
+	for (int i = 0; i < ROUNDS; i++)
+		asm volatile(EMULATE "lock incq (%0)" : : "r"(gpa)
+			     : "memory", "cc");
+	guest_write(READY, 2);
+	guest_done();
+}
+
+/* Go on for as long as the other does. */
+static GUEST void add_native(uint64_t gpa)
+{
+	uint64_t count = 0;
+
+	while (!guest_read(READY))
+		;
+	do {
+		asm volatile("lock incq (%0)" : : "r"(gpa) : "memory", "cc");
+		count++;
+	} while (guest_read(READY) == 1);
+	guest_sync(count);
+	guest_sync(guest_read(gpa));
+}
+
+static void *run_to_done(void *vcpu)
+{
+	vcpu_done(vcpu);
+	return NULL;
+}
+
+TEST_F(emulated, locked_operations_are_atomic_against_the_guest)
+{
+	struct vcpu other;
+	pthread_t thread;
+	uint64_t count;
+
+	vcpu_create(&self->vm, &other, 1);
+	vcpu_start(&self->vcpu, add_emulated, BUFFER + 64, 0, 0);
+	vcpu_start(&other, add_native, BUFFER + 64, 0, 0);
+	ASSERT_EQ(0, pthread_create(&thread, NULL, run_to_done, &self->vcpu));
+	count = vcpu_sync(&other);
+	pthread_join(thread, NULL);
+	EXPECT_LT(0, count);
+	EXPECT_EQ(count + ROUNDS, vcpu_sync(&other));
+	vcpu_destroy(&other);
+}
+
+TEST_HARNESS_MAIN

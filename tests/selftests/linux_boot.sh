@@ -1,0 +1,78 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-only
+# Copyright (C) 2026 The restrictedmem authors
+#
+# Usage: tests/selftests/linux_boot.sh
+#
+# Boots Debian's own kernel as a guest, with all of its RAM private, and lets
+# it check itself (vmm/guest/agent.c), while the host does what moves and drops
+# pages; then a guest that shares pages and takes them back (convert.S). Runs in
+# the test machine.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+kernel=$(tests/vm/vmlinux)
+initrd=$(scripts/guest-initrd)
+log=$(mktemp -d)
+trap 'rm -rf "$log"; kill %% 2>/dev/null || :' EXIT
+number=0
+
+is() { # is NAME COMMAND...: one line of TAP
+	number=$((number + 1))
+	if "${@:2}"; then echo "ok $number $1"; else echo "not ok $number $1"; fi
+}
+
+stat_of() { sed -n "s/^$1: //p" "$log/stats"; }
+no_stat() { [[ $(stat_of "$1") == 0 ]]; }
+some_stat() { (($(stat_of "$1") > 0)); }
+
+# What the guest says of itself; a name for each line, so that none is missed.
+checks='cpus clocksource time memory fork tlb discard discard-neighbour discard-reuse steal'
+
+boot() { # boot NAME rmvm-options...
+	local name=$1 check rc=0
+	timeout 120 build/vmm/rmvm -k "$kernel" -i "$initrd" -m 384M \
+		-a 'quiet rm.do=check' --stats="$log/stats" --timeout 100 "${@:2}" \
+		</dev/null >"$log/out" 2>"$log/err" || rc=$?
+	tr -d '\r' <"$log/out" | sed 's/^/# /'
+	sed 's/^/# /' "$log/err" "$log/stats"
+	is "$name: guest ends by itself" test "$rc" = 0
+	for check in $checks; do
+		is "$name: $check" grep -q "GUEST OK $check:" "$log/out"
+	done
+	# The kernel counts in batches; a guest that is left behind is 384 MiB.
+	is "$name: memory is given back" test $(($(unevictable) - before)) -lt 4096
+}
+
+unevictable() { sed -n 's/^Unevictable: *\([0-9]*\) kB/\1/p' /proc/meminfo; }
+
+disturb() {
+	echo 1 >/proc/sys/vm/compact_unevictable_allowed
+	while sleep 0.2; do
+		echo 3 >/proc/sys/vm/drop_caches
+		echo 1 >/proc/sys/vm/compact_memory
+	done
+}
+
+echo "TAP version 13"
+echo "1..44"
+before=$(unevictable)
+disturb &
+boot restricted --backing restricted --smp 2
+is "restricted: huge mappings" some_stat mapped_2m
+is "restricted: nothing was shared" no_stat converted_to_shared_pages
+boot guest_memfd --backing guest_memfd --smp 1
+is "guest_memfd: huge mappings" some_stat mapped_2m
+boot "small pages" --backing restricted --huge no --smp 2
+is "small pages: no huge mappings" no_stat mapped_2m
+is "small pages: the host did try to move pages" \
+	grep -q '^compact_migrate_scanned [1-9]' /proc/vmstat
+is "small pages: nothing was shared" no_stat converted_to_shared_pages
+
+# A guest that asks for conversions by hypercall, and gives pages back
+for backing in restricted guest_memfd; do
+	timeout 60 build/vmm/rmvm -k build/vmm/convert -m 64M --backing "$backing" \
+		--timeout 30 </dev/null >"$log/out" 2>"$log/err" || :
+	sed 's/^/# /' "$log/out" "$log/err"
+	is "$backing: explicit conversion" grep -q 'GUEST OK convert' "$log/out"
+done
