@@ -82,7 +82,7 @@ dkms-install: ## hand the source to DKMS, which builds it for each new kernel
 clean: ## remove all that was built (the cache outside the clone stays)
 	rm -rf build .checkpatch-camelcase.*
 	[ ! -d $(KDIR) ] || $(MAKE) -C $(KDIR) M=$(CURDIR) clean
-	[ ! -d $(KDIR) -o ! -d tests ] || \
+	[ ! -d $(KDIR) -o ! -d tests/kmod ] || \
 		$(MAKE) -C tests/kmod KVER=$(KVER) KDIR=$(KDIR) clean
 
 help: ## this list
