@@ -58,7 +58,7 @@ lint: ## install the checkers' packages and run all static checks
 
 install: ## install what "make all" built: modules, VMM, header, man pages
 	install -D -m 644 -t $(moddir) restrictedmem.ko $(kvm-modules)
-	install -D -m 644 -t $(DESTDIR)$(PREFIX)/include include/uapi/restrictedmem.h
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/include $(wildcard include/uapi/*.h)
 	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin build/vmm/rmvm
 	$(foreach m,$(man-pages),install -D -m 644 -t \
 		$(DESTDIR)$(PREFIX)/share/man/man$(subst .,,$(suffix $m)) $m &&) :
@@ -66,7 +66,8 @@ install: ## install what "make all" built: modules, VMM, header, man pages
 
 uninstall: ## remove what install put there
 	rm -rf $(moddir)
-	rm -f $(DESTDIR)$(PREFIX)/include/restrictedmem.h $(DESTDIR)$(PREFIX)/bin/rmvm
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/include/,$(notdir $(wildcard include/uapi/*.h)))
+	rm -f $(DESTDIR)$(PREFIX)/bin/rmvm
 	rm -f $(foreach m,$(man-pages),$(DESTDIR)$(PREFIX)/share/man/man$(subst \
 		.,,$(suffix $m))/$(notdir $m))
 	$(if $(DESTDIR),,depmod $(KVER))
