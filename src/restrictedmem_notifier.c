@@ -263,7 +263,8 @@ static unsigned int rm_mapping_order(struct restrictedmem_binding *b,
 {
 	unsigned int order = folio_order(folio);
 
-	if (folio_test_has_hwpoisoned(folio))
+	/* The flag is a huge page's second page's. */
+	if (order && folio_test_has_hwpoisoned(folio))
 		return 0;
 	while (order) {
 		pgoff_t first = round_down(index, 1UL << order);
