@@ -197,4 +197,33 @@ static inline int count_nonzero(int c, int id, uint64_t start, uint64_t end)
 	return nonzero;
 }
 
+/*
+ * What the fixtures have in common: a consumer and two files, of which "small"
+ * has 4 KiB pages alone; and in the end no promise was broken, and nothing is
+ * left.
+ */
+#define CONSUMER_AND_FILES						\
+	int c;								\
+	int small;							\
+	int huge;							\
+	uint64_t resident
+
+#define SETUP_CONSUMER_AND_FILES() do {					\
+	self->resident = resident_total();				\
+	self->c = consumer_open();					\
+	ASSERT_LE(0, self->c);						\
+	self->small = create_small(16 * PAGE);				\
+	ASSERT_LE(0, self->small);					\
+	self->huge = create_huge(4 * HUGE);				\
+	ASSERT_LE(0, self->huge);					\
+} while (0)
+
+#define TEARDOWN_CONSUMER_AND_FILES() do {				\
+	EXPECT_EQ(0, violations(self->c));				\
+	close(self->c);							\
+	close(self->small);						\
+	close(self->huge);						\
+	EXPECT_EQ(self->resident, resident_total());			\
+} while (0)
+
 #endif /* CONSUMER_H */

@@ -15,25 +15,15 @@
 
 #define MAX_EVENTS	64
 
-/* A consumer and two files; "small" has 4 KiB pages alone. */
 FIXTURE(notifier) {
-	int c;
-	int small;
-	int huge;
-	uint64_t resident;
+	CONSUMER_AND_FILES;
 	struct rmt_event events[MAX_EVENTS];
 	unsigned int nr_events;
 };
 
 FIXTURE_SETUP(notifier)
 {
-	self->resident = resident_total();
-	self->c = consumer_open();
-	ASSERT_LE(0, self->c);
-	self->small = create_small(16 * PAGE);
-	ASSERT_LE(0, self->small);
-	self->huge = create_huge(4 * HUGE);
-	ASSERT_LE(0, self->huge);
+	SETUP_CONSUMER_AND_FILES();
 }
 
 /* Append what was logged since; return what all the time was broken. */

@@ -8,33 +8,18 @@
 #include "kselftest_harness.h"
 #include "consumer.h"
 
-/* A consumer and two files; "small" has 4 KiB pages alone. */
 FIXTURE(page) {
-	int c;
-	int small;
-	int huge;
-	uint64_t resident;
+	CONSUMER_AND_FILES;
 };
 
 FIXTURE_SETUP(page)
 {
-	self->resident = resident_total();
-	self->c = consumer_open();
-	ASSERT_LE(0, self->c);
-	self->small = create_small(16 * PAGE);
-	ASSERT_LE(0, self->small);
-	self->huge = create_huge(4 * HUGE);
-	ASSERT_LE(0, self->huge);
+	SETUP_CONSUMER_AND_FILES();
 }
 
-/* No promise was broken, and nothing is left. */
 FIXTURE_TEARDOWN(page)
 {
-	EXPECT_EQ(0, violations(self->c));
-	close(self->c);
-	close(self->small);
-	close(self->huge);
-	EXPECT_EQ(self->resident, resident_total());
+	TEARDOWN_CONSUMER_AND_FILES();
 }
 
 /* Pages */
