@@ -41,8 +41,16 @@ static GUEST void touch(uint64_t gpa, uint64_t size)
 	guest_sync(1);
 }
 
+static int pre_fault(struct vcpu *vcpu, struct kvm_pre_fault_memory *range)
+{
+	return ioctl(vcpu->fd, KVM_PRE_FAULT_MEMORY, range);
+}
+
 FIXTURE_SETUP(prefault)
 {
+	/* The guest's page tables, which it is yet to walk, are there too. */
+	struct kvm_pre_fault_memory boot = { .gpa = 0, .size = BOOT_SIZE };
+
 	vm_create(&self->vm, KVM_X86_SW_PROTECTED_VM);
 	vcpu_create(&self->vm, &self->vcpu, 0);
 	self->fd = create(SIZE, RESTRICTEDMEM_THP_ALWAYS);
@@ -52,6 +60,7 @@ FIXTURE_SETUP(prefault)
 	ASSERT_EQ(0, vm_set_private(&self->vm, DATA, SIZE, variant->private));
 	vcpu_start(&self->vcpu, touch, DATA, SIZE, 0);
 	vcpu_sync(&self->vcpu);
+	ASSERT_EQ(0, pre_fault(&self->vcpu, &boot));
 	self->huge = kvm_stat(self->vm.fd, "pages_2m");
 	self->mapped = kvm_stat(self->vm.fd, "pages_4k") +
 		       self->huge * (HUGE / PAGE);
@@ -62,11 +71,6 @@ FIXTURE_TEARDOWN(prefault)
 	vcpu_destroy(&self->vcpu);
 	vm_destroy(&self->vm);
 	close(self->fd);
-}
-
-static int pre_fault(struct vcpu *vcpu, struct kvm_pre_fault_memory *range)
-{
-	return ioctl(vcpu->fd, KVM_PRE_FAULT_MEMORY, range);
 }
 
 #define EXPECT_REFUSED(_errno, ...) do {				\
