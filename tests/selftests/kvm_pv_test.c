@@ -317,11 +317,17 @@ static GUEST void be_preempted(uint64_t cpu)
 /* Wait for the other's mark; ask for a flush of its TLB. */
 static GUEST void see_preempted(uint64_t cpu)
 {
-	while (!(STEAL_OF(!cpu)->preempted & KVM_VCPU_PREEMPTED))
-		;
-	asm volatile("lock orb %1, %0" : "+m"(STEAL_OF(!cpu)->preempted)
-		     : "i"(KVM_VCPU_FLUSH_TLB) : "memory");
-	guest_sync(STEAL_OF(!cpu)->preempted);
+	uint8_t seen;
+
+	/* As Linux does it: the mark may be taken back between two looks. */
+	do {
+		seen = KVM_VCPU_PREEMPTED;
+		asm volatile("lock cmpxchgb %2, %1"
+			     : "+a"(seen), "+m"(STEAL_OF(!cpu)->preempted)
+			     : "q"((uint8_t)(KVM_VCPU_PREEMPTED |
+					     KVM_VCPU_FLUSH_TLB)) : "memory");
+	} while (seen != KVM_VCPU_PREEMPTED);
+	guest_sync(seen | KVM_VCPU_FLUSH_TLB);
 	guest_write(STOP, 1);
 	guest_sync(0);
 }
