@@ -19,6 +19,11 @@
  * straddle it: whoever needs a range to stay as it is excludes writers, or
  * notices them as KVM does with mmu_invalidate_seq.
  *
+ * MT_FLAGS_ALLOC_RANGE is for the layout of inner nodes that comes with it; the
+ * gaps it keeps track of are of no use here. In the other layout a node with
+ * one free slot keeps its own end there, and the tree, in RCU mode, follows
+ * that like a pointer when it frees four levels or more at once.
+ *
  * Readers retry while the writer replaces a node, and the writer does that
  * with its spinlock held. It is a spinlock so that no task can read on the CPU
  * of a writer halfway through. An interrupt could, and must not.
@@ -43,7 +48,7 @@
  */
 void rm_attrs_init(struct rm_attrs *a)
 {
-	mt_init_flags(&a->mt, MT_FLAGS_USE_RCU);
+	mt_init_flags(&a->mt, MT_FLAGS_ALLOC_RANGE | MT_FLAGS_USE_RCU);
 	a->stores = 0;
 }
 
