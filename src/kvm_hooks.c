@@ -36,6 +36,8 @@
  * @attributes: gfn to KVM_MEMORY_ATTRIBUTE_*; written under KVM's slots_lock
  * @slots: list of struct restrictedmem_kvm_slot; guarded by KVM's slots_lock,
  *	or by being the VM's last user
+ * @aliasing: how many slots of files with aliases there were, ever; written
+ *	under KVM's slots_lock
  */
 struct restrictedmem_kvm {
 	void *kvm;
@@ -43,6 +45,7 @@ struct restrictedmem_kvm {
 	u64 owner;
 	struct rm_attrs attributes;
 	struct list_head slots;
+	unsigned long aliasing;
 };
 
 /* KVM_MEMORY_ATTRIBUTE_PRIVATE */
@@ -200,18 +203,23 @@ static const struct restrictedmem_notifier_ops rm_kvm_notifier_ops = {
  * @offset: byte of the file that backs the first gfn
  * @base_gfn: first gfn
  * @npages: how many; neither it nor @base_gfn + @npages overflows
+ * @as_id: which of the VM's address spaces it is in
  *
  * Context: Process context, may sleep. KVM's slots_lock is held.
  * Return: the slot; -EBADF not an fd; -EINVAL not a restrictedmem file, an
  * offset that is not on a page or a range beyond the end, a file of another VM,
- * or a range of the file that is bound already; -EINTR; -ENOMEM.
+ * a range of the file that is bound already, or a file without aliases in an
+ * address space other than the first; -EBUSY another view of the memory has
+ * bindings; -EINTR; -ENOMEM.
  */
 struct restrictedmem_kvm_slot *
 restrictedmem_kvm_bind(struct restrictedmem_kvm *vm, unsigned int fd,
-		       u64 offset, u64 base_gfn, u64 npages)
+		       u64 offset, u64 base_gfn, u64 npages,
+		       unsigned int as_id)
 {
 	struct restrictedmem_kvm_slot *slot;
 	struct file *file;
+	bool aliases;
 	int r = -EINVAL;
 
 	if (!PAGE_ALIGNED(offset) ||
@@ -220,6 +228,9 @@ restrictedmem_kvm_bind(struct restrictedmem_kvm *vm, unsigned int fd,
 	file = fget(fd);
 	if (!file)
 		return ERR_PTR(-EBADF);
+	aliases = rm_file_has_aliases(file);
+	if (as_id && !aliases)
+		goto out_fput;
 
 	slot = kzalloc(sizeof(*slot), GFP_KERNEL_ACCOUNT);
 	if (!slot) {
@@ -231,17 +242,18 @@ restrictedmem_kvm_bind(struct restrictedmem_kvm *vm, unsigned int fd,
 	slot->npages = npages;
 	slot->pgoff = offset >> PAGE_SHIFT;
 	slot->notifier.ops = &rm_kvm_notifier_ops;
-	slot->binding = restrictedmem_bind(file, slot->pgoff,
-					   slot->pgoff + npages,
-					   &slot->notifier, vm->owner);
+	slot->aliases = aliases;
+	slot->binding = rm_bind(file, slot->pgoff, slot->pgoff + npages,
+				&slot->notifier, vm->owner);
 	if (IS_ERR(slot->binding)) {
 		r = PTR_ERR(slot->binding);
-		/* mainline's word for somebody else's */
-		if (r == -EBUSY)
+		/* mainline's word for somebody else's, and for an overlap */
+		if (r == -EPERM || r == -EEXIST)
 			r = -EINVAL;
 		goto out_free;
 	}
 	list_add(&slot->list, &vm->slots);
+	WRITE_ONCE(vm->aliasing, vm->aliasing + aliases);
 	fput(file);
 	return slot;
 
@@ -271,6 +283,46 @@ void restrictedmem_kvm_unbind(struct restrictedmem_kvm_slot *slot)
 	kfree(slot);
 }
 EXPORT_SYMBOL_GPL(restrictedmem_kvm_unbind);
+
+/**
+ * restrictedmem_kvm_cancel() - the memslot was not created after all
+ * @slot: from restrictedmem_kvm_bind(), never seen by a guest; gone on return;
+ *	may be NULL
+ *
+ * What the bind has changed, like the file's owner, is as it was.
+ *
+ * Context: Process context, may sleep. KVM's slots_lock is held.
+ */
+void restrictedmem_kvm_cancel(struct restrictedmem_kvm_slot *slot)
+{
+	struct restrictedmem_kvm *vm;
+
+	if (!slot)
+		return;
+	vm = slot->vm;
+	WRITE_ONCE(vm->aliasing, vm->aliasing - slot->aliases);
+	list_del(&slot->list);
+	restrictedmem_cancel(slot->binding);
+	kfree(slot);
+}
+EXPORT_SYMBOL_GPL(restrictedmem_kvm_cancel);
+
+/**
+ * restrictedmem_kvm_has_aliases() - may there be more than one address space?
+ * @vm: the VM
+ *
+ * In mainline a VM with private memory has one address space, because no page
+ * may be bound twice. Here there is a second one (SMM) from the first slot on
+ * whose file was created with RESTRICTEDMEM_CREATE_ALIASES.
+ *
+ * Context: Any.
+ * Return: true from then on.
+ */
+bool restrictedmem_kvm_has_aliases(struct restrictedmem_kvm *vm)
+{
+	return READ_ONCE(vm->aliasing);
+}
+EXPORT_SYMBOL_GPL(restrictedmem_kvm_has_aliases);
 
 /**
  * restrictedmem_kvm_is_private() - which memory a gfn's accesses go to

@@ -35,6 +35,7 @@
 
 #include "compat/fs.h"
 #include "restrictedmem_internal.h"
+#include "restrictedmem_ioctl.h"
 #include "restrictedmem_trace.h"
 
 #define RM_FS_MAGIC	0x524d454d	/* "RMEM" */
@@ -173,11 +174,12 @@ static void rm_show_fdinfo(struct seq_file *m, struct file *file)
 {
 	struct rm_inode *ri = rm_inode(file_inode(file));
 	struct rm_view *view = file->private_data;
-	unsigned int bindings;
+	unsigned int bindings, own;
 	u64 owner;
 
 	down_read(&ri->binding_lock);
 	bindings = ri->nr_bindings;
+	own = view->nr_bindings;
 	owner = view->owner;
 	up_read(&ri->binding_lock);
 
@@ -190,17 +192,92 @@ static void rm_show_fdinfo(struct seq_file *m, struct file *file)
 	seq_printf(m, "resident:\t%lu\n",
 		   atomic_long_read(&ri->store.resident) << PAGE_SHIFT);
 	seq_printf(m, "bindings:\t%u\n", bindings);
+	seq_printf(m, "view_bindings:\t%u\n", own);
 	seq_printf(m, "owner:\t%llu\n", owner);
 	seq_printf(m, "flags:\t%#x\n", ri->flags);
 }
 
+static const struct file_operations rm_file_ops;
+
+/* Another file on @inode, whose reference it takes over when it succeeds. */
+static struct file *rm_view_create(struct inode *inode, u64 owner)
+{
+	struct rm_view *view;
+	struct file *file;
+
+	view = kzalloc(sizeof(*view), GFP_KERNEL_ACCOUNT);
+	if (!view)
+		return ERR_PTR(-ENOMEM);
+	view->owner = owner;
+	view->claims = !!owner;
+
+	/* alloc_file_pseudo() does not take it, but __fput() drops it. */
+	__module_get(THIS_MODULE);
+	file = alloc_file_pseudo(inode, rm_mnt, "restrictedmem",
+				 O_RDWR | O_LARGEFILE, &rm_file_ops);
+	if (IS_ERR(file)) {
+		module_put(THIS_MODULE);
+		kfree(view);
+		return file;
+	}
+	file->private_data = view;
+	return file;
+}
+
+/* The mount stays: the file that this is called on is on it. */
+static long rm_ioctl_link(struct file *file, void *arg, void __user *uarg,
+			  u32 usize)
+{
+	const struct restrictedmem_link *args = arg;
+	struct inode *inode = file_inode(file);
+	struct file *view;
+	int fd;
+
+	if (args->flags)
+		return -EINVAL;
+	fd = get_unused_fd_flags(O_CLOEXEC);
+	if (fd < 0)
+		return fd;
+
+	ihold(inode);
+	view = rm_view_create(inode, 0);
+	if (IS_ERR(view)) {
+		iput(inode);
+		put_unused_fd(fd);
+		return PTR_ERR(view);
+	}
+	trace_restrictedmem_link(inode->i_ino);
+	fd_install(fd, view);
+	return fd;
+}
+
+static const struct rm_ioctl rm_file_ioctls[] = {
+	{
+		.cmd = RESTRICTEDMEM_LINK,
+		.size = sizeof(struct restrictedmem_link),
+		.min_size = offsetofend(struct restrictedmem_link, flags),
+		.execute = rm_ioctl_link,
+	},
+};
+
+static_assert(sizeof(struct restrictedmem_link) == 8);
+
+static long rm_file_ioctl(struct file *file, unsigned int cmd,
+			  unsigned long arg)
+{
+	return rm_ioctl_execute(rm_file_ioctls, ARRAY_SIZE(rm_file_ioctls),
+				file, cmd, (void __user *)arg);
+}
+
 /*
  * Also how a file is told apart: owner and the rest are set by
- * rm_file_create_fd() alone.
+ * rm_view_create() alone.
  */
 static const struct file_operations rm_file_ops = {
 	.owner = THIS_MODULE,
 	.release = rm_release,
+	.unlocked_ioctl = rm_file_ioctl,
+	.compat_ioctl = compat_ptr_ioctl,
 	.fallocate = rm_fallocate,
 	.show_fdinfo = rm_show_fdinfo,
 };
@@ -217,6 +294,19 @@ bool file_is_restrictedmem(struct file *file)
 	return file->f_op == &rm_file_ops;
 }
 EXPORT_SYMBOL_GPL(file_is_restrictedmem);
+
+/**
+ * rm_file_has_aliases() - may its pages be bound twice by one owner?
+ * @file: any file
+ *
+ * Context: Any.
+ * Return: true for a file of ours with RESTRICTEDMEM_CREATE_ALIASES.
+ */
+bool rm_file_has_aliases(struct file *file)
+{
+	return file_is_restrictedmem(file) &&
+	       rm_inode(file_inode(file))->flags & RESTRICTEDMEM_CREATE_ALIASES;
+}
 
 static int rm_setattr(struct rm_idmap *idmap, struct dentry *dentry,
 		      struct iattr *attr)
@@ -345,30 +435,6 @@ static struct inode *rm_inode_create(const struct restrictedmem_create *args)
 		}
 	}
 	return inode;
-}
-
-/* A file on @inode, whose reference it takes over. */
-static struct file *rm_view_create(struct inode *inode, u64 owner)
-{
-	struct rm_view *view;
-	struct file *file;
-
-	view = kzalloc(sizeof(*view), GFP_KERNEL_ACCOUNT);
-	if (!view)
-		return ERR_PTR(-ENOMEM);
-	view->owner = owner;
-
-	/* alloc_file_pseudo() does not take it, but __fput() drops it. */
-	__module_get(THIS_MODULE);
-	file = alloc_file_pseudo(inode, rm_mnt, "restrictedmem",
-				 O_RDWR | O_LARGEFILE, &rm_file_ops);
-	if (IS_ERR(file)) {
-		module_put(THIS_MODULE);
-		kfree(view);
-		return file;
-	}
-	file->private_data = view;
-	return file;
 }
 
 /**

@@ -35,7 +35,7 @@
  * @invalidate_lock: held for reading while pages are taken, for writing while
  *	they are discarded; guards @store
  * @store: where the pages are; usable once the size is set
- * @binding_lock: guards @bindings, @nr_bindings and every rm_view.owner
+ * @binding_lock: guards @bindings, @nr_bindings and every struct rm_view
  * @bindings: interval tree of struct restrictedmem_binding, keys inclusive
  * @nr_bindings: how many there are
  * @flags: RESTRICTEDMEM_CREATE_*; constant
@@ -52,11 +52,17 @@ struct rm_inode {
 
 /**
  * struct rm_view - one file on an inode; file->private_data
- * @owner: whose consumers may bind through it, 0: nobody's yet. Once set it
- *	stays. Guarded by the inode's binding_lock.
+ * @owner: whose consumers may bind through it, 0: nobody's yet
+ * @claims: how often @owner was given it, by birth or by a bind that was not
+ *	cancelled; it goes from 0 once
+ * @nr_bindings: bindings made through it
+ *
+ * Guarded by the inode's binding_lock.
  */
 struct rm_view {
 	u64 owner;
+	u64 claims;
+	unsigned int nr_bindings;
 };
 
 static inline struct rm_inode *rm_inode(struct inode *inode)
@@ -72,9 +78,14 @@ u32 rm_thp_default(void);
 int rm_file_init(void);
 void rm_file_exit(void);
 int rm_file_create_fd(const struct restrictedmem_create *args, u64 owner);
+bool rm_file_has_aliases(struct file *file);
 int rm_get_folio(struct rm_inode *ri, pgoff_t index, struct folio **folio);
 
 /* restrictedmem_notifier.c */
+struct restrictedmem_binding *rm_bind(struct file *file, pgoff_t start,
+				      pgoff_t end,
+				      struct restrictedmem_notifier *notifier,
+				      u64 owner);
 void rm_invalidate_start(struct rm_inode *ri, pgoff_t start, pgoff_t end);
 void rm_invalidate_end(struct rm_inode *ri, pgoff_t start, pgoff_t end);
 

@@ -5,7 +5,7 @@
  * The module, its parameters, and /dev/restrictedmem with its ioctls.
  *
  * Every ioctl's argument begins with its size; rm_ioctls[] says how much of it
- * the first version of the ABI had, and copy_struct_from_user() does the rest.
+ * the first version of the ABI had, and rm_ioctl_execute() does the rest.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -15,6 +15,7 @@
 #include <linux/uaccess.h>
 
 #include "restrictedmem_internal.h"
+#include "restrictedmem_ioctl.h"
 
 static unsigned long long limit;
 module_param(limit, ullong, 0644);
@@ -49,7 +50,8 @@ u32 rm_thp_default(void)
 				RESTRICTEDMEM_THP_NEVER;
 }
 
-static long rm_ioctl_info(void *arg, void __user *uarg, u32 usize)
+static long rm_ioctl_info(struct file *file, void *arg, void __user *uarg,
+			  u32 usize)
 {
 	struct restrictedmem_info *info = arg;
 	u32 store;
@@ -57,7 +59,8 @@ static long rm_ioctl_info(void *arg, void __user *uarg, u32 usize)
 	memset(info, 0, sizeof(*info));
 	info->size = sizeof(*info);
 	info->abi_version = RESTRICTEDMEM_ABI_VERSION;
-	info->features = RESTRICTEDMEM_FEATURE_ALIASES;
+	info->features = RESTRICTEDMEM_FEATURE_ALIASES |
+			 RESTRICTEDMEM_FEATURE_LINK;
 	if (rm_kvm_is_loaded())
 		info->features |= RESTRICTEDMEM_FEATURE_KVM;
 	if (rm_shmem_ops.huge())
@@ -76,13 +79,15 @@ static long rm_ioctl_info(void *arg, void __user *uarg, u32 usize)
 	return 0;
 }
 
-static long rm_ioctl_create(void *arg, void __user *uarg, u32 usize)
+static long rm_ioctl_create(struct file *file, void *arg, void __user *uarg,
+			    u32 usize)
 {
 	struct restrictedmem_create *args = arg;
 	const struct rm_store_ops *ops;
 	u64 page_sizes, page_size;
 
-	if (args->flags & ~RESTRICTEDMEM_CREATE_ALIASES)
+	if (args->flags & ~(RESTRICTEDMEM_CREATE_ALIASES |
+			    RESTRICTEDMEM_CREATE_VIEWS))
 		return -EINVAL;
 	switch (args->store) {
 	case RESTRICTEDMEM_STORE_SHMEM:
@@ -110,28 +115,6 @@ static long rm_ioctl_create(void *arg, void __user *uarg, u32 usize)
 	return rm_file_create_fd(args, 0);
 }
 
-/* All arguments, so that one buffer on the stack serves every ioctl. */
-union rm_ioctl_args {
-	u32 size;
-	struct restrictedmem_info info;
-	struct restrictedmem_create create;
-};
-
-/**
- * struct rm_ioctl - one entry of the ioctl table
- * @cmd: its number
- * @size: bytes of its struct today
- * @min_size: bytes of its struct in the ABI's first version
- * @execute: gets the struct, with what the caller does not know zeroed, the
- *	caller's pointer and the caller's size
- */
-struct rm_ioctl {
-	unsigned int cmd;
-	u32 size;
-	u32 min_size;
-	long (*execute)(void *arg, void __user *uarg, u32 usize);
-};
-
 static const struct rm_ioctl rm_ioctls[] = {
 	{
 		.cmd = RESTRICTEDMEM_INFO,
@@ -148,31 +131,13 @@ static const struct rm_ioctl rm_ioctls[] = {
 
 /* The sizes are ABI. */
 static_assert(sizeof(struct restrictedmem_info) == 96);
+static_assert(sizeof(struct restrictedmem_info) <= RM_IOCTL_MAX_SIZE);
 static_assert(sizeof(struct restrictedmem_create) == 32);
 
 static long rm_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 {
-	void __user *uarg = (void __user *)arg;
-	const struct rm_ioctl *ioctl = NULL;
-	union rm_ioctl_args args = {};
-	unsigned int i;
-	u32 usize;
-	int r;
-
-	for (i = 0; i < ARRAY_SIZE(rm_ioctls) && !ioctl; i++)
-		if (rm_ioctls[i].cmd == cmd)
-			ioctl = &rm_ioctls[i];
-	if (!ioctl)
-		return -ENOTTY;
-
-	if (get_user(usize, (u32 __user *)uarg))
-		return -EFAULT;
-	if (usize < ioctl->min_size)
-		return -EINVAL;
-	r = copy_struct_from_user(&args, ioctl->size, uarg, usize);
-	if (r)
-		return r;
-	return ioctl->execute(&args, uarg, usize);
+	return rm_ioctl_execute(rm_ioctls, ARRAY_SIZE(rm_ioctls), file, cmd,
+				(void __user *)arg);
 }
 
 static const struct file_operations rm_device_ops = {

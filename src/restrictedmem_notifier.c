@@ -68,7 +68,47 @@ u64 restrictedmem_new_owner(void)
 }
 EXPORT_SYMBOL_GPL(restrictedmem_new_owner);
 
-/* May @owner bind [@start, @end) through @view? */
+static struct rm_view *rm_binding_view(struct restrictedmem_binding *b)
+{
+	return b->file->private_data;
+}
+
+static struct restrictedmem_binding *rm_first_binding(struct rm_inode *ri,
+						      pgoff_t start,
+						      pgoff_t end)
+{
+	struct interval_tree_node *node;
+
+	node = interval_tree_iter_first(&ri->bindings, start,
+					rm_binding_last(end));
+	return node ? container_of(node, struct restrictedmem_binding, node)
+		    : NULL;
+}
+
+static struct restrictedmem_binding *
+rm_next_binding(struct restrictedmem_binding *b, pgoff_t start, pgoff_t end)
+{
+	struct interval_tree_node *node;
+
+	node = interval_tree_iter_next(&b->node, start, rm_binding_last(end));
+	return node ? container_of(node, struct restrictedmem_binding, node)
+		    : NULL;
+}
+
+/* Has @owner bound a page of [@start, @end), through whichever view? */
+static bool rm_is_alias(struct rm_inode *ri, pgoff_t start, pgoff_t end,
+			u64 owner)
+{
+	struct restrictedmem_binding *b;
+
+	for (b = rm_first_binding(ri, start, end); b;
+	     b = rm_next_binding(b, start, end))
+		if (rm_binding_view(b)->owner == owner)
+			return true;
+	return false;
+}
+
+/* May @owner bind [@start, @end) through @view? The errors are rm_bind()'s. */
 static int rm_may_bind(struct rm_inode *ri, struct rm_view *view, pgoff_t start,
 		       pgoff_t end, u64 owner)
 {
@@ -79,35 +119,32 @@ static int rm_may_bind(struct rm_inode *ri, struct rm_view *view, pgoff_t start,
 	if (end > pages)
 		return -EINVAL;
 	if (view->owner && view->owner != owner)
+		return -EPERM;
+	if (!(ri->flags & RESTRICTEDMEM_CREATE_VIEWS) &&
+	    ri->nr_bindings != view->nr_bindings)
 		return -EBUSY;
 	if (!(ri->flags & RESTRICTEDMEM_CREATE_ALIASES) &&
-	    interval_tree_iter_first(&ri->bindings, start,
-				     rm_binding_last(end)))
-		return -EBUSY;
+	    rm_is_alias(ri, start, end, owner))
+		return -EEXIST;
 	return 0;
 }
 
 /**
- * restrictedmem_bind() - get access to a range of a file's pages
+ * rm_bind() - restrictedmem_bind() with more to say
  * @file: a restrictedmem file
  * @start: first page
  * @end: the page after the last
- * @notifier: the consumer's; must stay until the binding is gone
- * @owner: a token from restrictedmem_new_owner(). The first owner that binds
- *	through a file keeps it for the file's life.
+ * @notifier: the consumer's
+ * @owner: its token
  *
- * The binding holds references on the file and on the consumer's module.
- *
- * Context: Process context, may sleep: waits for an invalidation that is under
- * way. No lock may be held that a notifier takes.
- * Return: the binding, or an ERR_PTR: -EINVAL not such a file, an empty range,
- * or one beyond the end of the file; -EBUSY the file is another owner's, or the
- * range overlaps another binding and the file was not created for aliases;
- * -ENODEV the consumer's module is going away; -EINTR a fatal signal; -ENOMEM.
+ * Context: As restrictedmem_bind().
+ * Return: As restrictedmem_bind(), but that -EPERM is for a file of another
+ * owner, -EEXIST for an overlap, and -EBUSY for another view that has bindings.
  */
-struct restrictedmem_binding *
-restrictedmem_bind(struct file *file, pgoff_t start, pgoff_t end,
-		   struct restrictedmem_notifier *notifier, u64 owner)
+struct restrictedmem_binding *rm_bind(struct file *file, pgoff_t start,
+				      pgoff_t end,
+				      struct restrictedmem_notifier *notifier,
+				      u64 owner)
 {
 	struct restrictedmem_binding *b;
 	struct rm_view *view;
@@ -140,6 +177,8 @@ restrictedmem_bind(struct file *file, pgoff_t start, pgoff_t end,
 
 	b->file = get_file(file);
 	view->owner = owner;
+	view->claims++;
+	view->nr_bindings++;
 	interval_tree_insert(&b->node, &ri->bindings);
 	ri->nr_bindings++;
 	trace_restrictedmem_bind(ri->vfs_inode.i_ino, start, end, owner);
@@ -154,7 +193,61 @@ err_free:
 	kfree(b);
 	return ERR_PTR(r);
 }
+
+/**
+ * restrictedmem_bind() - get access to a range of a file's pages
+ * @file: a restrictedmem file
+ * @start: first page
+ * @end: the page after the last
+ * @notifier: the consumer's; must stay until the binding is gone
+ * @owner: a token from restrictedmem_new_owner(). The first owner that binds
+ *	through a file keeps it for the file's life.
+ *
+ * The binding holds references on the file and on the consumer's module.
+ *
+ * Context: Process context, may sleep: waits for an invalidation that is under
+ * way. No lock may be held that a notifier takes.
+ * Return: the binding, or an ERR_PTR: -EINVAL not such a file, an empty range,
+ * or one beyond the end of the file; -EBUSY the file is another owner's, or the
+ * range overlaps another binding of @owner and the memory was not created for
+ * aliases, or another view of it has bindings and it was not created for several
+ * at once; -ENODEV the consumer's module is going away; -EINTR a fatal signal;
+ * -ENOMEM.
+ */
+struct restrictedmem_binding *
+restrictedmem_bind(struct file *file, pgoff_t start, pgoff_t end,
+		   struct restrictedmem_notifier *notifier, u64 owner)
+{
+	struct restrictedmem_binding *b;
+
+	b = rm_bind(file, start, end, notifier, owner);
+	if (b == ERR_PTR(-EPERM) || b == ERR_PTR(-EEXIST))
+		return ERR_PTR(-EBUSY);
+	return b;
+}
 EXPORT_SYMBOL_GPL(restrictedmem_bind);
+
+static void __restrictedmem_unbind(struct restrictedmem_binding *binding,
+				   bool cancel)
+{
+	struct rm_inode *ri = rm_binding_inode(binding);
+	struct rm_view *view = rm_binding_view(binding);
+	struct module *owner = binding->notifier->ops->owner;
+
+	down_write(&ri->binding_lock);
+	interval_tree_remove(&binding->node, &ri->bindings);
+	ri->nr_bindings--;
+	view->nr_bindings--;
+	if (cancel && !--view->claims)
+		view->owner = 0;
+	trace_restrictedmem_unbind(ri->vfs_inode.i_ino, binding->start,
+				   binding->end);
+	up_write(&ri->binding_lock);
+
+	fput(binding->file);
+	module_put(owner);
+	kfree(binding);
+}
 
 /**
  * restrictedmem_unbind() - give a binding back
@@ -169,43 +262,25 @@ EXPORT_SYMBOL_GPL(restrictedmem_bind);
  */
 void restrictedmem_unbind(struct restrictedmem_binding *binding)
 {
-	struct rm_inode *ri = rm_binding_inode(binding);
-	struct module *owner = binding->notifier->ops->owner;
-
-	down_write(&ri->binding_lock);
-	interval_tree_remove(&binding->node, &ri->bindings);
-	ri->nr_bindings--;
-	trace_restrictedmem_unbind(ri->vfs_inode.i_ino, binding->start,
-				   binding->end);
-	up_write(&ri->binding_lock);
-
-	fput(binding->file);
-	module_put(owner);
-	kfree(binding);
+	__restrictedmem_unbind(binding, false);
 }
 EXPORT_SYMBOL_GPL(restrictedmem_unbind);
 
-static struct restrictedmem_binding *rm_first_binding(struct rm_inode *ri,
-						      pgoff_t start,
-						      pgoff_t end)
+/**
+ * restrictedmem_cancel() - undo restrictedmem_bind()
+ * @binding: from restrictedmem_bind(), never used; gone on return
+ *
+ * For a consumer that bound and then failed. Unlike after
+ * restrictedmem_unbind(), a file that was nobody's is nobody's again, unless it
+ * was bound a second time meanwhile.
+ *
+ * Context: As restrictedmem_unbind().
+ */
+void restrictedmem_cancel(struct restrictedmem_binding *binding)
 {
-	struct interval_tree_node *node;
-
-	node = interval_tree_iter_first(&ri->bindings, start,
-					rm_binding_last(end));
-	return node ? container_of(node, struct restrictedmem_binding, node)
-		    : NULL;
+	__restrictedmem_unbind(binding, true);
 }
-
-static struct restrictedmem_binding *
-rm_next_binding(struct restrictedmem_binding *b, pgoff_t start, pgoff_t end)
-{
-	struct interval_tree_node *node;
-
-	node = interval_tree_iter_next(&b->node, start, rm_binding_last(end));
-	return node ? container_of(node, struct restrictedmem_binding, node)
-		    : NULL;
-}
+EXPORT_SYMBOL_GPL(restrictedmem_cancel);
 
 /**
  * rm_invalidate_start() - tell everybody who is bound to a range

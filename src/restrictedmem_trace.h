@@ -30,6 +30,18 @@ TRACE_EVENT(restrictedmem_create,
 		  __entry->ino, __entry->length, __entry->flags)
 );
 
+TRACE_EVENT(restrictedmem_link,
+	TP_PROTO(unsigned long ino),
+	TP_ARGS(ino),
+	TP_STRUCT__entry(
+		__field(unsigned long, ino)
+	),
+	TP_fast_assign(
+		__entry->ino = ino;
+	),
+	TP_printk("ino=%lu", __entry->ino)
+);
+
 TRACE_EVENT(restrictedmem_bind,
 	TP_PROTO(unsigned long ino, pgoff_t start, pgoff_t end, u64 owner),
 	TP_ARGS(ino, start, end, owner),

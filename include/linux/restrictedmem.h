@@ -89,6 +89,7 @@ struct restrictedmem_binding *
 restrictedmem_bind(struct file *file, pgoff_t start, pgoff_t end,
 		   struct restrictedmem_notifier *notifier, u64 owner);
 void restrictedmem_unbind(struct restrictedmem_binding *binding);
+void restrictedmem_cancel(struct restrictedmem_binding *binding);
 
 int restrictedmem_get_pfn(struct restrictedmem_binding *binding, pgoff_t index,
 			  struct restrictedmem_pfn *pfn);

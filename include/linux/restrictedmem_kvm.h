@@ -37,6 +37,7 @@ struct restrictedmem_kvm_ops {
  * @base_gfn: first gfn
  * @npages: number of gfns
  * @pgoff: page of the file that backs @base_gfn
+ * @aliases: the file was created for aliases
  *
  * Constant from bind to unbind, but for @binding and @list, which the VM's
  * slots_lock or its end guards.
@@ -49,6 +50,7 @@ struct restrictedmem_kvm_slot {
 	u64 base_gfn;
 	u64 npages;
 	u64 pgoff;
+	bool aliases;
 };
 
 int restrictedmem_kvm_register(const struct restrictedmem_kvm_ops *ops);
@@ -64,8 +66,11 @@ int restrictedmem_kvm_create_file(struct restrictedmem_kvm *vm, u64 size,
 
 struct restrictedmem_kvm_slot *
 restrictedmem_kvm_bind(struct restrictedmem_kvm *vm, unsigned int fd,
-		       u64 offset, u64 base_gfn, u64 npages);
+		       u64 offset, u64 base_gfn, u64 npages,
+		       unsigned int as_id);
 void restrictedmem_kvm_unbind(struct restrictedmem_kvm_slot *slot);
+void restrictedmem_kvm_cancel(struct restrictedmem_kvm_slot *slot);
+bool restrictedmem_kvm_has_aliases(struct restrictedmem_kvm *vm);
 
 bool restrictedmem_kvm_is_private(struct restrictedmem_kvm *vm, u64 gfn);
 int restrictedmem_kvm_set_attributes(struct restrictedmem_kvm *vm, u64 start,

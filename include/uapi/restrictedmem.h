@@ -72,6 +72,8 @@ enum restrictedmem_store {
 #define RESTRICTEDMEM_FEATURE_ALIASES	(1ULL << 1)
 /* The shmem store can give huge pages now. */
 #define RESTRICTEDMEM_FEATURE_THP	(1ULL << 2)
+/* RESTRICTEDMEM_LINK and RESTRICTEDMEM_CREATE_VIEWS are known. */
+#define RESTRICTEDMEM_FEATURE_LINK	(1ULL << 3)
 
 /**
  * struct restrictedmem_info - what this module can do (RESTRICTEDMEM_INFO)
@@ -102,10 +104,16 @@ struct restrictedmem_info {
 /* Flags of restrictedmem_create.flags */
 
 /*
- * The file's owner may bind overlapping ranges: the same page at two guest
- * addresses, as SMRAM needs it. Without the flag overlap is refused.
+ * One owner may bind overlapping ranges: the same page at two guest addresses,
+ * or in two of its address spaces, as SMRAM needs it. Without the flag overlap
+ * is refused.
  */
 #define RESTRICTEDMEM_CREATE_ALIASES	(1U << 0)
+/*
+ * Several views of the memory (see RESTRICTEDMEM_LINK) may have bindings at the
+ * same time, over the same pages too. Without the flag one view has them.
+ */
+#define RESTRICTEDMEM_CREATE_VIEWS	(1U << 1)
 
 /**
  * enum restrictedmem_thp - huge page policy of a shmem file
@@ -148,5 +156,30 @@ struct restrictedmem_create {
 };
 
 #define RESTRICTEDMEM_CREATE	_IO(RESTRICTEDMEM_IOCTL_TYPE, 0x01)
+
+/**
+ * struct restrictedmem_link - another view of a file's memory (RESTRICTEDMEM_LINK)
+ * @size: size of this struct in bytes; in
+ * @flags: must be 0; in
+ *
+ * An ioctl of a file, not of the device: of one from RESTRICTEDMEM_CREATE, from
+ * KVM_CREATE_GUEST_MEMFD, or from RESTRICTEDMEM_LINK. The new file has the same
+ * pages, size and store, and belongs to nobody until a consumer binds it, which
+ * is how memory goes from one VM to another on the same host.
+ *
+ * Only one view at a time has bindings, unless the memory was created with
+ * RESTRICTEDMEM_CREATE_VIEWS: while the first has any, to bind through another
+ * fails with EBUSY. When its last slot is deleted, or its VM has ended, the next
+ * view takes over the contents as they are.
+ *
+ * Return: a new file descriptor, close-on-exec. EINVAL: a flag. EMFILE, ENFILE,
+ * ENOMEM as open(2). ENOTTY: not such a file.
+ */
+struct restrictedmem_link {
+	__u32 size;
+	__u32 flags;
+};
+
+#define RESTRICTEDMEM_LINK	_IO(RESTRICTEDMEM_IOCTL_TYPE, 0x02)
 
 #endif /* _UAPI_RESTRICTEDMEM_H */

@@ -326,14 +326,17 @@ static void rmt_put_held(struct rmt_binding *b)
 }
 
 /* Nobody finds @b any more. */
-static void rmt_unbind_and_free(struct rmt_binding *b)
+static void rmt_unbind_and_free(struct rmt_binding *b, u32 flags)
 {
 	struct rmt_consumer *c = b->consumer;
 	u32 ignored = 0;
 
 	if (!refcount_dec_and_test(&b->users))
 		wait_for_completion(&b->idle);
-	restrictedmem_unbind(b->binding);
+	if (flags & RMT_UNBIND_CANCEL)
+		restrictedmem_cancel(b->binding);
+	else
+		restrictedmem_unbind(b->binding);
 
 	spin_lock(&c->log_lock);
 	if (b->in_progress)
@@ -354,7 +357,7 @@ static long rmt_unbind(struct rmt_consumer *c, struct rmt_unbind __user *uarg)
 	b = xa_erase(&c->bindings, arg.id);
 	if (!b)
 		return -ENOENT;
-	rmt_unbind_and_free(b);
+	rmt_unbind_and_free(b, arg.flags);
 	arg.seq = rmt_next_seq();
 	return copy_to_user(uarg, &arg, sizeof(arg)) ? -EFAULT : 0;
 }
@@ -662,7 +665,7 @@ static int rmt_close(struct inode *inode, struct file *file)
 
 	xa_for_each(&c->bindings, id, b) {
 		xa_erase(&c->bindings, id);
-		rmt_unbind_and_free(b);
+		rmt_unbind_and_free(b, 0);
 	}
 	xa_destroy(&c->bindings);
 	kvfree(c->events);

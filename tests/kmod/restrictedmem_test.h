@@ -25,9 +25,12 @@ struct rmt_bind {
 	__u64 seq;		/* out */
 };
 
+/* As if it had never been bound. */
+#define RMT_UNBIND_CANCEL	(1U << 0)
+
 struct rmt_unbind {
 	__u32 id;
-	__u32 pad;
+	__u32 flags;		/* RMT_UNBIND_* */
 	__u64 seq;		/* out */
 };
 

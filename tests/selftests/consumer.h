@@ -80,6 +80,14 @@ static inline int unbind(int consumer, int id)
 	return ioctl(consumer, RMT_UNBIND, &arg);
 }
 
+/* Take a bind back that was never used. */
+static inline int cancel(int consumer, int id)
+{
+	struct rmt_unbind arg = { .id = id, .flags = RMT_UNBIND_CANCEL };
+
+	return ioctl(consumer, RMT_UNBIND, &arg);
+}
+
 static inline int get_page(int consumer, int id, uint64_t index, uint32_t flags,
 			   struct rmt_page *page)
 {
@@ -136,17 +144,23 @@ static inline int violations(int consumer)
 	return ioctl(consumer, RMT_EVENTS, &arg) ? -1 : arg.violations;
 }
 
-/* A file that may be bound twice. */
-static inline int create_aliased(uint64_t length)
+/* A file of small pages, made with flags. */
+static inline int create_flagged(uint64_t length, uint32_t flags)
 {
 	const struct restrictedmem_create args = {
 		.size = sizeof(args),
 		.length = length,
-		.flags = RESTRICTEDMEM_CREATE_ALIASES,
+		.flags = flags,
 		.thp = RESTRICTEDMEM_THP_NEVER,
 	};
 
 	return create_with(&args);
+}
+
+/* A file that may be bound twice. */
+static inline int create_aliased(uint64_t length)
+{
+	return create_flagged(length, RESTRICTEDMEM_CREATE_ALIASES);
 }
 
 static inline void fill_page(uint64_t *page, uint64_t seed)

@@ -205,8 +205,10 @@ TEST_F(device, info_says_what_there_is)
 	EXPECT_EQ(RESTRICTEDMEM_ABI_VERSION, info.abi_version);
 	EXPECT_EQ(PAGE, info.page_sizes[RESTRICTEDMEM_STORE_SHMEM]);
 	EXPECT_TRUE(info.features & RESTRICTEDMEM_FEATURE_ALIASES);
+	EXPECT_TRUE(info.features & RESTRICTEDMEM_FEATURE_LINK);
 	EXPECT_EQ(0, info.features & ~(RESTRICTEDMEM_FEATURE_KVM |
 				       RESTRICTEDMEM_FEATURE_ALIASES |
+				       RESTRICTEDMEM_FEATURE_LINK |
 				       RESTRICTEDMEM_FEATURE_THP));
 	EXPECT_EQ(0, info.limit);
 }
@@ -260,7 +262,7 @@ TEST_F(device, info_counts_resident_bytes)
 
 TEST_F(device, unknown_flags)
 {
-	for (int bit = 1; bit < 32; bit++) {
+	for (int bit = 2; bit < 32; bit++) {
 		self->args.flags = 1U << bit;
 		EXPECT_FAILS(EINVAL, do_create(self->dev, &self->args));
 	}

@@ -83,6 +83,14 @@ static inline int create_huge(uint64_t length)
 	return create(length, RESTRICTEDMEM_THP_ALWAYS);
 }
 
+/* Another view of a file's memory, or -1 with errno. */
+static inline int link_view(int fd)
+{
+	const struct restrictedmem_link args = { .size = sizeof(args) };
+
+	return ioctl(fd, RESTRICTEDMEM_LINK, &args);
+}
+
 static inline int get_info(struct restrictedmem_info *info)
 {
 	int dev = device_open(), r;
