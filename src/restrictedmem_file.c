@@ -44,6 +44,10 @@ static struct kmem_cache *rm_inode_cache;
 static struct vfsmount *rm_mnt;
 static int rm_mnt_count;
 
+/* All inodes, for who comes from a page */
+static LIST_HEAD(rm_inodes);
+static DEFINE_SPINLOCK(rm_inodes_lock);
+
 /* Set the size of an inode that has none. */
 static int rm_inode_set_size(struct inode *inode, loff_t size)
 {
@@ -191,6 +195,8 @@ static void rm_show_fdinfo(struct seq_file *m, struct file *file)
 	seq_printf(m, "size:\t%lld\n", i_size_read(&ri->vfs_inode));
 	seq_printf(m, "resident:\t%lu\n",
 		   atomic_long_read(&ri->store.resident) << PAGE_SHIFT);
+	seq_printf(m, "poisoned:\t%lu\n",
+		   READ_ONCE(ri->store.poisoned) << PAGE_SHIFT);
 	seq_printf(m, "bindings:\t%u\n", bindings);
 	seq_printf(m, "view_bindings:\t%u\n", own);
 	seq_printf(m, "owner:\t%llu\n", owner);
@@ -344,6 +350,7 @@ static struct inode *rm_alloc_inode(struct super_block *sb)
 		return NULL;
 	init_rwsem(&ri->invalidate_lock);
 	init_rwsem(&ri->binding_lock);
+	INIT_LIST_HEAD(&ri->list);
 	ri->bindings = RB_ROOT_CACHED;
 	ri->nr_bindings = 0;
 	ri->flags = 0;
@@ -361,12 +368,16 @@ static void rm_evict_inode(struct inode *inode)
 	struct rm_inode *ri = rm_inode(inode);
 
 	WARN_ON_ONCE(ri->nr_bindings);
+	spin_lock(&rm_inodes_lock);
+	list_del_init(&ri->list);
+	spin_unlock(&rm_inodes_lock);
 	rm_store_destroy(&ri->store);
 	truncate_inode_pages_final(&inode->i_data);
 	clear_inode(inode);
 	/*
-	 * Never the mount's last reference: the dying file has one. The root
-	 * directory goes with the mount and did not pin it.
+	 * Never the mount's last reference: the dying file has one, or who
+	 * calls rm_inode_put(). The root directory goes with the mount and did
+	 * not pin it.
 	 */
 	if (S_ISREG(inode->i_mode))
 		simple_release_fs(&rm_mnt, &rm_mnt_count);
@@ -395,6 +406,48 @@ static struct file_system_type rm_fs_type = {
 	.init_fs_context = rm_init_fs_context,
 	.kill_sb = kill_anon_super,
 };
+
+/**
+ * rm_inode_find() - the first inode that somebody is looking for
+ * @match: says whether it is this one; called under a spinlock
+ * @data: for @match
+ *
+ * Context: Process context, may sleep.
+ * Return: the inode, for which rm_inode_put() is due, or NULL.
+ */
+struct rm_inode *rm_inode_find(bool (*match)(struct rm_inode *ri, void *data),
+			       void *data)
+{
+	struct rm_inode *ri, *found = NULL;
+
+	spin_lock(&rm_inodes_lock);
+	list_for_each_entry(ri, &rm_inodes, list) {
+		/* igrab() fails for one that is on its way out. */
+		if (match(ri, data) && igrab(&ri->vfs_inode)) {
+			found = ri;
+			break;
+		}
+	}
+	spin_unlock(&rm_inodes_lock);
+
+	/* Can't fail: while there is an inode, there is the mount. */
+	if (found)
+		WARN_ON_ONCE(simple_pin_fs(&rm_fs_type, &rm_mnt, &rm_mnt_count));
+	return found;
+}
+
+/**
+ * rm_inode_put() - undo rm_inode_find()
+ * @ri: the inode
+ *
+ * Context: Process context, may sleep; perhaps the inode's end, for which the
+ * mount has to be there.
+ */
+void rm_inode_put(struct rm_inode *ri)
+{
+	iput(&ri->vfs_inode);
+	simple_release_fs(&rm_mnt, &rm_mnt_count);
+}
 
 /* The caller has pinned the filesystem; the inode pins it once more. */
 static struct inode *rm_inode_create(const struct restrictedmem_create *args)
@@ -434,6 +487,9 @@ static struct inode *rm_inode_create(const struct restrictedmem_create *args)
 			return ERR_PTR(r);
 		}
 	}
+	spin_lock(&rm_inodes_lock);
+	list_add(&ri->list, &rm_inodes);
+	spin_unlock(&rm_inodes_lock);
 	return inode;
 }
 

@@ -22,6 +22,7 @@
 
 #include <linux/fs.h>
 #include <linux/interval_tree.h>
+#include <linux/list.h>
 #include <linux/restrictedmem.h>
 #include <linux/rwsem.h>
 
@@ -31,6 +32,7 @@
 
 /**
  * struct rm_inode - the memory
+ * @list: in the list of all inodes, for rm_inode_find()
  * @vfs_inode: its visible side; i_size is set once, under @invalidate_lock
  * @invalidate_lock: held for reading while pages are taken, for writing while
  *	they are discarded; guards @store
@@ -41,6 +43,7 @@
  * @flags: RESTRICTEDMEM_CREATE_*; constant
  */
 struct rm_inode {
+	struct list_head list;
 	struct inode vfs_inode;
 	struct rw_semaphore invalidate_lock;
 	struct rm_store store;
@@ -79,6 +82,9 @@ int rm_file_init(void);
 void rm_file_exit(void);
 int rm_file_create_fd(const struct restrictedmem_create *args, u64 owner);
 bool rm_file_has_aliases(struct file *file);
+struct rm_inode *rm_inode_find(bool (*match)(struct rm_inode *ri, void *data),
+			       void *data);
+void rm_inode_put(struct rm_inode *ri);
 int rm_get_folio(struct rm_inode *ri, pgoff_t index, struct folio **folio);
 
 /* restrictedmem_notifier.c */
@@ -88,6 +94,11 @@ struct restrictedmem_binding *rm_bind(struct file *file, pgoff_t start,
 				      u64 owner);
 void rm_invalidate_start(struct rm_inode *ri, pgoff_t start, pgoff_t end);
 void rm_invalidate_end(struct rm_inode *ri, pgoff_t start, pgoff_t end);
+void rm_invalidate_error(struct rm_inode *ri, pgoff_t start, pgoff_t end);
+
+/* restrictedmem_poison.c */
+int rm_poison_init(void);
+void rm_poison_exit(void);
 
 /* kvm_hooks.c */
 bool rm_kvm_is_loaded(void);

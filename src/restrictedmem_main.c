@@ -164,11 +164,16 @@ static int __init rm_init(void)
 	r = rm_shmem_init();
 	if (r)
 		goto err_file;
-	r = misc_register(&rm_device);
+	r = rm_poison_init();
 	if (r)
 		goto err_shmem;
+	r = misc_register(&rm_device);
+	if (r)
+		goto err_poison;
 	return 0;
 
+err_poison:
+	rm_poison_exit();
 err_shmem:
 	rm_shmem_exit();
 err_file:
@@ -180,6 +185,7 @@ module_init(rm_init);
 static void __exit rm_exit(void)
 {
 	misc_deregister(&rm_device);
+	rm_poison_exit();
 	rm_shmem_exit();
 	rm_file_exit();
 }

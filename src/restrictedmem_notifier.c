@@ -332,6 +332,35 @@ void rm_invalidate_end(struct rm_inode *ri, pgoff_t start, pgoff_t end)
 	up_read(&ri->binding_lock);
 }
 
+/**
+ * rm_invalidate_error() - pages are lost: take them away, and tell everybody
+ * @ri: the inode
+ * @start: first page that is lost
+ * @end: the page after the last
+ *
+ * Consumers unmap the whole folios and are told of the pages, which then go.
+ *
+ * Context: The invalidate_lock is held for writing. May sleep.
+ */
+void rm_invalidate_error(struct rm_inode *ri, pgoff_t start, pgoff_t end)
+{
+	struct restrictedmem_binding *b;
+	pgoff_t first = start, last = end;
+
+	rm_store_whole_folios(&ri->store, &first, &last);
+	rm_invalidate_start(ri, first, last);
+	trace_restrictedmem_poison(ri->vfs_inode.i_ino, start, end);
+	for (b = rm_first_binding(ri, start, end); b;
+	     b = rm_next_binding(b, start, end))
+		if (b->notifier->ops->error)
+			b->notifier->ops->error(b->notifier,
+						max(start, b->start),
+						min(end, b->end));
+	for (; start < end; start++)
+		rm_store_lose(&ri->store, start);
+	rm_invalidate_end(ri, first, last);
+}
+
 /* The order at which @index can be mapped through @b. */
 static unsigned int rm_mapping_order(struct restrictedmem_binding *b,
 				     struct folio *folio, pgoff_t index)

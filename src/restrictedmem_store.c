@@ -118,6 +118,10 @@ static void rm_store_unpin(struct rm_store *store, pgoff_t start, pgoff_t end)
 
 	while ((folio = xa_find(&store->folios, &index, end - 1, XA_PRESENT))) {
 		xa_erase(&store->folios, index);
+		if (xa_is_value(folio)) {
+			WRITE_ONCE(store->poisoned, store->poisoned - 1);
+			continue;
+		}
 		rm_store_account(store, -folio_nr_pages(folio));
 		folio_put(folio);
 		cond_resched();
@@ -199,6 +203,8 @@ int rm_store_get(struct rm_store *store, pgoff_t index, struct folio **folio)
 	int r;
 
 	f = xa_load(&store->folios, index);
+	if (xa_is_value(f))
+		return -EHWPOISON;
 	if (f) {
 		folio_get(f);
 		*folio = f;
@@ -251,10 +257,13 @@ void rm_store_trim(struct rm_store *store, pgoff_t index)
  *
  * Context: Within rcu_read_lock(); any context but NMI. The folio may be used
  * until rcu_read_unlock(), without a reference.
- * Return: the folio, or NULL when it is not resident or may be going away.
+ * Return: the folio, or NULL when it is not resident, lost to a memory error, or
+ * may be going away.
  */
 struct folio *rm_store_peek(struct rm_store *store, pgoff_t index)
 {
+	struct folio *folio;
+
 	RCU_LOCKDEP_WARN(!rcu_read_lock_held(), "no RCU read lock");
 	/*
 	 * Pairs with the releases in rm_store_discard(). Should the range be
@@ -265,7 +274,8 @@ struct folio *rm_store_peek(struct rm_store *store, pgoff_t index)
 	    index >= READ_ONCE(store->busy_start) &&
 	    index < READ_ONCE(store->busy_end))
 		return NULL;
-	return xa_load(&store->folios, index);
+	folio = xa_load(&store->folios, index);
+	return xa_is_value(folio) ? NULL : folio;
 }
 
 /**
@@ -281,10 +291,10 @@ void rm_store_whole_folios(struct rm_store *store, pgoff_t *start, pgoff_t *end)
 	struct folio *folio;
 
 	folio = xa_load(&store->folios, *start);
-	if (folio)
+	if (folio && !xa_is_value(folio))
 		*start = min(*start, folio->index);
 	folio = xa_load(&store->folios, *end - 1);
-	if (folio)
+	if (folio && !xa_is_value(folio))
 		*end = max(*end, folio->index + folio_nr_pages(folio));
 }
 
@@ -367,4 +377,26 @@ void rm_store_discard(struct rm_store *store, pgoff_t start, pgoff_t end)
 	}
 	/* Lock-free readers that see this see the table as it is now. */
 	smp_store_release(&store->busy, false);
+}
+
+/**
+ * rm_store_lose() - a page has a memory error
+ * @store: a store with a size
+ * @index: the page
+ *
+ * The page goes, and the rest of its huge folio stays as small ones: freed in
+ * one piece with its folio, the kernel would use it again. A mark takes its
+ * place, so that nobody gets a new one unawares; to discard the page removes it.
+ * A folio that cannot be split keeps the page, whose own mark then has to do.
+ *
+ * Context: As rm_store_discard().
+ */
+void rm_store_lose(struct rm_store *store, pgoff_t index)
+{
+	rm_store_discard(store, index, index + 1);
+	if (xa_load(&store->folios, index))
+		return;
+	xa_store(&store->folios, index, xa_mk_value(0),
+		 GFP_KERNEL | __GFP_NOFAIL);
+	WRITE_ONCE(store->poisoned, store->poisoned + 1);
 }

@@ -58,13 +58,15 @@ struct rm_store_ops {
  * @backing: the file of another filesystem that holds the pages; never enters
  *	an fd table
  * @thp: enum restrictedmem_thp, resolved; constant
- * @folios: index to folio, multi-index entries; changed under the inode's
+ * @folios: index to folio, multi-index entries, or to a mark (a value entry)
+ *	where a page was lost to a memory error; changed under the inode's
  *	invalidate_lock: filled by its readers, emptied by its writers
  * @busy: entries of [@busy_start, @busy_end) may be going away; lock-free
  *	readers stay out
  * @busy_start: first page of that range; changed while @busy is false
  * @busy_end: the page after its last; changed while @busy is false
  * @resident: pages in @folios
+ * @poisoned: marks in @folios
  */
 struct rm_store {
 	const struct rm_store_ops *ops;
@@ -75,6 +77,7 @@ struct rm_store {
 	pgoff_t busy_start;
 	pgoff_t busy_end;
 	atomic_long_t resident;
+	unsigned long poisoned;
 };
 
 extern const struct rm_store_ops rm_shmem_ops;
@@ -96,5 +99,6 @@ struct folio *rm_store_peek(struct rm_store *store, pgoff_t index);
 void rm_store_whole_folios(struct rm_store *store, pgoff_t *start,
 			   pgoff_t *end);
 void rm_store_discard(struct rm_store *store, pgoff_t start, pgoff_t end);
+void rm_store_lose(struct rm_store *store, pgoff_t index);
 
 #endif /* RESTRICTEDMEM_STORE_H */

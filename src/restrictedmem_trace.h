@@ -88,6 +88,11 @@ DEFINE_EVENT(restrictedmem_range, restrictedmem_invalidate,
 	TP_ARGS(ino, start, end)
 );
 
+DEFINE_EVENT(restrictedmem_range, restrictedmem_poison,
+	TP_PROTO(unsigned long ino, pgoff_t start, pgoff_t end),
+	TP_ARGS(ino, start, end)
+);
+
 TRACE_EVENT(restrictedmem_populate,
 	TP_PROTO(unsigned long ino, pgoff_t start, pgoff_t end, pgoff_t done,
 		 int error),

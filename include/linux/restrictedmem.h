@@ -44,6 +44,10 @@ struct restrictedmem_notifier;
  *	or to change place. On return the consumer has no mapping of them left,
  *	and will make none from a pfn that it got earlier.
  * @invalidate_end: the change is done; pages can be had again. Optional.
+ * @error: the pages [start, end) were lost to a memory error: called once, after
+ *	an invalidate_start that covers them and before its invalidate_end. From
+ *	then on restrictedmem_get_pfn() says -EHWPOISON for them, until they are
+ *	discarded. Optional.
  *
  * Start and end come in pairs, with the same range, which lies within the
  * binding, and never nested for one binding. They run in process context, may
@@ -57,6 +61,8 @@ struct restrictedmem_notifier_ops {
 				 pgoff_t start, pgoff_t end);
 	void (*invalidate_end)(struct restrictedmem_notifier *notifier,
 			       pgoff_t start, pgoff_t end);
+	void (*error)(struct restrictedmem_notifier *notifier,
+		      pgoff_t start, pgoff_t end);
 };
 
 /**

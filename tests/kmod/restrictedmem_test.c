@@ -228,10 +228,24 @@ static void rmt_invalidate_end(struct restrictedmem_notifier *notifier,
 	spin_unlock(&b->consumer->log_lock);
 }
 
+static void rmt_error(struct restrictedmem_notifier *notifier, pgoff_t start,
+		      pgoff_t end)
+{
+	struct rmt_binding *b = container_of(notifier, struct rmt_binding,
+					     notifier);
+
+	spin_lock(&b->consumer->log_lock);
+	rmt_log(b, RMT_ERROR, start, end);
+	if (!b->in_progress || start < b->cur_start || end > b->cur_end)
+		rmt_violation(b, "error outside of an invalidation");
+	spin_unlock(&b->consumer->log_lock);
+}
+
 static const struct restrictedmem_notifier_ops rmt_notifier_ops = {
 	.owner = THIS_MODULE,
 	.invalidate_start = rmt_invalidate_start,
 	.invalidate_end = rmt_invalidate_end,
+	.error = rmt_error,
 };
 
 /* Bindings */

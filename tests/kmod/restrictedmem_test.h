@@ -70,6 +70,7 @@ struct rmt_rw {
 enum rmt_event_type {
 	RMT_START = 1,
 	RMT_END = 2,
+	RMT_ERROR = 3,
 };
 
 /* One call of a notifier, @seq taken as it began. */

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Copyright (C) 2026 The restrictedmem authors
+ *
+ * Memory errors. The kernel marks a page that has one, and cannot do more: no
+ * process maps ours. What is left for us is to take the page from the consumers
+ * that map it, to tell them, and to give it back to the kernel, which keeps it
+ * out of use. A mark in its place makes restrictedmem_get_pfn() fail there until
+ * somebody punches a hole, who then knows that the contents are gone.
+ *
+ * The kernel has no call for that, but it has a tracepoint. That is hit with
+ * the page locked, so all that happens there is to note the page's number; the
+ * rest runs from a workqueue. Until it has, or should more errors come at once
+ * than there is room for notes, the kernel's flag on the page keeps it from being
+ * handed out.
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/kfifo.h>
+#include <linux/mm.h>
+#include <linux/spinlock.h>
+#include <linux/string.h>
+#include <linux/tracepoint.h>
+#include <linux/workqueue.h>
+
+#include "restrictedmem_internal.h"
+
+static DEFINE_KFIFO(rm_poison_pfns, unsigned long, 256);
+static DEFINE_SPINLOCK(rm_poison_lock);
+static struct tracepoint *rm_poison_tracepoint;
+
+/* The page that an inode is asked for */
+struct rm_poison_page {
+	struct folio *folio;
+	pgoff_t index;
+};
+
+static bool rm_poison_is_here(struct rm_inode *ri, void *data)
+{
+	struct rm_poison_page *page = data;
+	bool here;
+
+	rcu_read_lock();
+	here = ri->store.ops &&
+	       rm_store_peek(&ri->store, page->index) == page->folio;
+	rcu_read_unlock();
+	return here;
+}
+
+static void rm_poison_handle(unsigned long pfn)
+{
+	struct rm_poison_page at;
+	struct rm_inode *ri;
+	struct page *page;
+	bool here;
+
+	page = pfn_to_online_page(pfn);
+	if (!page)
+		return;
+	at.folio = page_folio(page);
+	/* A page of ours has a reference. */
+	if (!folio_try_get(at.folio))
+		return;
+	at.index = at.folio->index + folio_page_idx(at.folio, page);
+
+	ri = rm_inode_find(rm_poison_is_here, &at);
+	if (!ri) {
+		folio_put(at.folio);
+		return;
+	}
+	down_write(&ri->invalidate_lock);
+	here = rm_poison_is_here(ri, &at);
+	/* If so the inode has one; ours would keep the folio from being split. */
+	folio_put(at.folio);
+	if (here)
+		rm_invalidate_error(ri, at.index, at.index + 1);
+	up_write(&ri->invalidate_lock);
+	rm_inode_put(ri);
+}
+
+static void rm_poison_work_fn(struct work_struct *work)
+{
+	unsigned long pfn;
+
+	while (kfifo_out_spinlocked(&rm_poison_pfns, &pfn, 1, &rm_poison_lock))
+		rm_poison_handle(pfn);
+}
+
+static DECLARE_WORK(rm_poison_work, rm_poison_work_fn);
+
+/* The tracepoint memory_failure_event */
+static void rm_poison_note(void *data, unsigned long pfn, int type, int result)
+{
+	unsigned long flags;
+	bool noted;
+
+	spin_lock_irqsave(&rm_poison_lock, flags);
+	noted = kfifo_put(&rm_poison_pfns, pfn);
+	spin_unlock_irqrestore(&rm_poison_lock, flags);
+
+	if (!noted)
+		pr_warn_ratelimited("too many memory errors, pfn %#lx stays mapped where it is\n",
+				    pfn);
+	schedule_work(&rm_poison_work);
+}
+
+static void rm_poison_find_tracepoint(struct tracepoint *tp, void *data)
+{
+	if (!strcmp(tp->name, "memory_failure_event"))
+		rm_poison_tracepoint = tp;
+}
+
+/**
+ * rm_poison_init() - listen to memory errors
+ *
+ * Context: Module load.
+ * Return: 0, also on a kernel that does not handle memory errors; -ENOMEM.
+ */
+int rm_poison_init(void)
+{
+	for_each_kernel_tracepoint(rm_poison_find_tracepoint, NULL);
+	if (!rm_poison_tracepoint)
+		return 0;
+	return tracepoint_probe_register(rm_poison_tracepoint, rm_poison_note,
+					 NULL);
+}
+
+/**
+ * rm_poison_exit() - undo rm_poison_init()
+ *
+ * Context: Module unload; no file is left.
+ */
+void rm_poison_exit(void)
+{
+	if (rm_poison_tracepoint)
+		tracepoint_probe_unregister(rm_poison_tracepoint,
+					    rm_poison_note, NULL);
+	tracepoint_synchronize_unregister();
+	flush_work(&rm_poison_work);
+}
