@@ -498,8 +498,7 @@ TEST_F(guest, shared_gfn_without_user_memory_fails)
 	ASSERT_EQ(0, vm_set_private(&self->vm, DATA, PAGE, false));
 	ASSERT_EQ(0, munmap(self->hva, PAGE));
 	start(&self->vcpu, write_word, DATA, 1);
-	vcpu_run(&self->vcpu);
-	EXPECT_EQ(EFAULT, self->vcpu.error);
+	EXPECT_FAULT(DATA, 0);
 }
 
 /* Discard */
@@ -603,8 +602,7 @@ TEST_F(guest, munmap_takes_shared_pages_away)
 	ASSERT_EQ(0, madvise(self->hva, HUGE, MADV_DONTNEED));
 	EXPECT_EQ(0, vcpu_sync(&self->vcpu));
 	ASSERT_EQ(0, munmap(self->hva, HUGE));
-	vcpu_run(&self->vcpu);
-	EXPECT_EQ(EFAULT, self->vcpu.error);
+	EXPECT_FAULT(DATA, 0);
 }
 
 /* Huge mappings; the boot slot's are not counted. */

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Copyright (C) 2026 The restrictedmem authors
+ *
+ * Mappings of 1 GiB in a VM with private memory: they need a gigabyte of one
+ * kind. The store has no folios of that size, so that the shared half, from
+ * hugetlbfs, has to show it.
+ */
+#include <sys/mman.h>
+
+#include "kselftest_harness.h"
+#include "kvm_util.h"
+
+#define SIZE	GIB
+#define SLOT	1
+
+#ifndef MAP_HUGE_1GB
+#define MAP_HUGE_1GB	(30 << 26)
+#endif
+
+FIXTURE(gigantic) {
+	struct vm vm;
+	struct vcpu vcpu;
+	int fd;
+	char *hva;
+};
+
+static GUEST void watch_word(uint64_t gpa)
+{
+	for (;;)
+		guest_sync(guest_read(gpa));
+}
+
+FIXTURE_SETUP(gigantic)
+{
+	vm_create(&self->vm, KVM_X86_SW_PROTECTED_VM);
+	vcpu_create(&self->vm, &self->vcpu, 0);
+	self->fd = create_huge(SIZE);
+	ASSERT_LE(0, self->fd);
+	self->hva = mmap(NULL, SIZE, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | MAP_HUGE_1GB,
+			 -1, 0);
+	ASSERT_NE(MAP_FAILED, self->hva);
+	ASSERT_EQ(0, vm_region2(&self->vm, SLOT, KVM_MEM_GUEST_MEMFD, DATA, SIZE,
+				self->hva, self->fd, 0));
+	*(uint64_t *)(self->hva + 5 * PAGE) = 42;
+}
+
+FIXTURE_TEARDOWN(gigantic)
+{
+	vcpu_destroy(&self->vcpu);
+	vm_destroy(&self->vm);
+	munmap(self->hva, SIZE);
+	close(self->fd);
+}
+
+#define READ(_gpa) ({							\
+	vcpu_start(&self->vcpu, watch_word, _gpa, 0, 0);		\
+	vcpu_sync(&self->vcpu);						\
+})
+#define PAGES(_level)	kvm_stat(self->vm.fd, "pages_" _level)
+
+TEST_F(gigantic, shared_gigabyte_is_one_mapping)
+{
+	EXPECT_EQ(42, READ(DATA + 5 * PAGE));
+	EXPECT_EQ(1, PAGES("1g"));
+}
+
+TEST_F(gigantic, private_page_splits_it)
+{
+	uint64_t before;
+
+	ASSERT_EQ(42, READ(DATA + 5 * PAGE));
+	before = PAGES("2m");
+	ASSERT_EQ(0, vm_set_private(&self->vm, DATA + SIZE / 2, PAGE, true));
+	EXPECT_EQ(42, READ(DATA + 5 * PAGE));
+	EXPECT_EQ(0, PAGES("1g"));
+	EXPECT_EQ(before + 1, PAGES("2m"));
+	EXPECT_EQ(0, READ(DATA + SIZE / 2));
+	EXPECT_EQ(0, PAGES("1g"));
+}
+
+TEST_F(gigantic, conversion_back_joins_it)
+{
+	ASSERT_EQ(0, vm_set_private(&self->vm, DATA + SIZE / 2, PAGE, true));
+	ASSERT_EQ(42, READ(DATA + 5 * PAGE));
+	ASSERT_EQ(0, PAGES("1g"));
+	ASSERT_EQ(0, vm_set_private(&self->vm, DATA + SIZE / 2, PAGE, false));
+	ASSERT_EQ(0, READ(DATA + SIZE / 2));
+	EXPECT_EQ(1, PAGES("1g"));
+	EXPECT_EQ(42, READ(DATA + 5 * PAGE));
+}
+
+TEST_F(gigantic, private_gigabyte_is_mapped_as_its_folios_are)
+{
+	uint64_t before;
+
+	ASSERT_EQ(0, vm_set_private(&self->vm, DATA, SIZE, true));
+	READ(0ULL);
+	before = PAGES("2m");
+	EXPECT_EQ(0, READ(DATA + 5 * PAGE));
+	EXPECT_EQ(0, PAGES("1g"));
+	EXPECT_EQ(before + 1, PAGES("2m"));
+	EXPECT_EQ(HUGE, resident(self->fd));
+}
+
+TEST_F(gigantic, prefault_maps_a_gigabyte)
+{
+	struct kvm_pre_fault_memory range = { .gpa = DATA + 7 * PAGE, .size = PAGE };
+
+	READ(0ULL);
+	EXPECT_WORKS(ioctl(self->vcpu.fd, KVM_PRE_FAULT_MEMORY, &range));
+	EXPECT_EQ(0, range.size);
+	EXPECT_EQ(1, PAGES("1g"));
+}
+
+TEST_HARNESS_MAIN
