@@ -57,6 +57,11 @@ check-kvm: ## compare KVM's own selftests on stock and patched KVM (some 20 minu
 	@$(MAKE) $(jobs) --no-print-directory modules kvm vmm
 	@scripts/kvm-selftests
 
+bench: ## install packages, build, and compare costs with peers (in a virtual machine)
+	@scripts/deps bench
+	@$(MAKE) $(jobs) --no-print-directory modules kvm
+	@bench/run
+
 lint: ## install the checkers' packages and run all static checks
 	@scripts/deps lint
 	@scripts/lint
@@ -100,5 +105,5 @@ build/vm/keeper: tests/vm/keeper.c
 	@mkdir -p $(@D)
 	$(CC) -O2 -Wall -static -o $@.$$$$ $< && mv $@.$$$$ $@
 
-.PHONY: all modules kvm vmm tests demo check test check-kvm lint install uninstall \
-	dkms-install clean help
+.PHONY: all modules kvm vmm tests demo check test check-kvm bench lint install \
+	uninstall dkms-install clean help
