@@ -5,11 +5,23 @@
  * The range map: which value has which key. KVM keeps one per layer of memory
  * attributes, its keys being guest frame numbers.
  *
+ * A maple tree has the ranges. Where many short ones lie close together, the
+ * tree has a block instead, an array with one value per key of an aligned part
+ * of the key space: to change a range of the tree takes thousands of
+ * instructions, to change a value in a block a few. A part becomes a block when
+ * a range is set inside it that is not the first to cut it, and a range again
+ * when all its values are equal.
+ *
  * Invariant: at rest no two neighbouring ranges of the tree have the same
- * value, keys without a range having the value 0. So the range around a key is
- * the whole of what is uniform there, and one walk from the root answers for a
- * gigabyte as for a page. rm_attrs_set() keeps the invariant by storing its
- * range joined with equal neighbours, in one store: it happens or it does not.
+ * value, keys without a range having the value 0, and no block has one value
+ * only (but for want of memory, when it was about to go). So the range around a
+ * key is the whole of what is uniform there, blocks apart, and one walk from
+ * the root answers for a gigabyte as for a page.
+ *
+ * A set happens or it does not. First parts become blocks where that has to be,
+ * which changes no value; then the tree gets the new range, joined with equal
+ * neighbours, in one store; last, when nothing can fail any more, values are
+ * written into blocks at its ends.
  *
  * The interface speaks of [start, end); the tree's ranges include their last
  * key. Variables are named "end" and "last" accordingly.
@@ -34,11 +46,88 @@
 #include <linux/kernel.h>
 #include <linux/maple_tree.h>
 #include <linux/rcupdate.h>
+#include <linux/sched.h>
 #include <linux/sched/mm.h>
+#include <linux/slab.h>
+#include <linux/string.h>
 #include <linux/xarray.h>
 #include <asm/barrier.h>
 
 #include "restrictedmem_attrs.h"
+
+#define RM_BLOCK_KEYS	(1UL << RM_ATTRS_BLOCK_ORDER)
+
+/**
+ * struct rm_attrs_block - the values of RM_BLOCK_KEYS keys, one by one
+ * @start: the first key, a multiple of RM_BLOCK_KEYS
+ * @values: of each key; read by anyone
+ * @next: in the writer's list of blocks that are about to go
+ * @rcu: frees it after the last reader
+ */
+struct rm_attrs_block {
+	unsigned long start;
+	u8 *values;
+	struct rm_attrs_block *next;
+	struct rcu_head rcu;
+};
+
+/*
+ * What a look-up finds: the range [first, last] of the tree, and the value of
+ * the key. With a block, the range is the block's, and other keys of it may have
+ * other values.
+ */
+struct rm_attrs_spot {
+	unsigned long first;
+	unsigned long last;
+	unsigned long value;
+	struct rm_attrs_block *block;
+};
+
+static unsigned long rm_block_start(unsigned long key)
+{
+	return key & ~(RM_BLOCK_KEYS - 1);
+}
+
+static unsigned long rm_block_last(unsigned long key)
+{
+	return key | (RM_BLOCK_KEYS - 1);
+}
+
+static u8 *rm_block_value(const struct rm_attrs_block *b, unsigned long key)
+{
+	return &b->values[key & (RM_BLOCK_KEYS - 1)];
+}
+
+/* Do the keys [@start, @end) of a block all have @value? */
+static bool rm_block_is_uniform(const struct rm_attrs_block *b,
+				unsigned long start, unsigned long end,
+				unsigned long value)
+{
+	return !memchr_inv(rm_block_value(b, start), value, end - start);
+}
+
+static void rm_block_free(struct rm_attrs_block *b)
+{
+	kfree(b->values);
+	kfree(b);
+}
+
+static void rm_block_free_rcu(struct rcu_head *rcu)
+{
+	rm_block_free(container_of(rcu, struct rm_attrs_block, rcu));
+}
+
+/* Entries of the tree are nothing, values, or pointers to blocks. */
+static struct rm_attrs_block *rm_entry_block(void *entry)
+{
+	return xa_is_value(entry) ? NULL : entry;
+}
+
+static struct rm_attrs_block __rcu **
+rm_attrs_recent(struct rm_attrs *a, unsigned long key)
+{
+	return &a->recent[(key >> RM_ATTRS_BLOCK_ORDER) % RM_ATTRS_RECENT];
+}
 
 /**
  * rm_attrs_init() - make an empty map, every key 0
@@ -48,26 +137,22 @@
  */
 void rm_attrs_init(struct rm_attrs *a)
 {
+	memset(a, 0, sizeof(*a));
 	mt_init_flags(&a->mt, MT_FLAGS_ALLOC_RANGE | MT_FLAGS_USE_RCU);
-	a->stores = 0;
 }
 
-/**
- * rm_attrs_destroy() - free what the map holds
- * @a: the map; the caller sees to it that nobody reads or writes it any more
- *
- * The map can be used again only after rm_attrs_init().
- *
- * Context: Process context. Takes the map's spinlock.
- */
-void rm_attrs_destroy(struct rm_attrs *a)
+static void rm_attrs_spot_block(struct rm_attrs_spot *spot, unsigned long key,
+				struct rm_attrs_block *block)
 {
-	mtree_destroy(&a->mt);
+	spot->first = block->start;
+	spot->last = rm_block_last(block->start);
+	spot->value = READ_ONCE(*rm_block_value(block, key));
+	spot->block = block;
 }
 
 /*
- * The one way in for readers: the value of @key and the range [*first, *last]
- * around it, which has the same value.
+ * The one way in for readers: what there is at @key. Within rcu_read_lock(),
+ * for as long as the block is of interest.
  *
  * A store may change a node that a reader is in: a range's value in place, or
  * the border between two ranges together with the value of one of them. Every
@@ -81,29 +166,269 @@ void rm_attrs_destroy(struct rm_attrs *a)
  * A border moved by that one store between our two looks at it can still leave
  * @key outside the range returned. The next walk sees it where it now is.
  */
-static unsigned long rm_attrs_lookup(const struct rm_attrs *a,
-				     unsigned long key, unsigned long *first,
-				     unsigned long *last)
+static void rm_attrs_find(const struct rm_attrs *a, unsigned long key,
+			  struct rm_attrs_spot *spot)
 {
 	MA_STATE(mas, (struct maple_tree *)&a->mt, key, key);
+	struct rm_attrs_block *block;
 	unsigned long stores;
 	void *entry;
 
+	block = rcu_dereference(*rm_attrs_recent((struct rm_attrs *)a, key));
+	if (block && block->start == rm_block_start(key)) {
+		rm_attrs_spot_block(spot, key, block);
+		return;
+	}
 	do {
-		/* Pairs with rm_attrs_set(): see all of the stores before. */
+		/* Pairs with rm_attrs_store(): see all of the stores before. */
 		stores = smp_load_acquire(&a->stores);
 		mas_set(&mas, key);
-		rcu_read_lock();
 		entry = mas_walk(&mas);
-		rcu_read_unlock();
-		/* Pairs with rm_attrs_set(): what we saw of a store, counts. */
+		/* Pairs with rm_attrs_store(): what we saw of a store, counts. */
 		smp_rmb();
+		block = rm_entry_block(entry);
 	} while (READ_ONCE(a->stores) != stores ||
-		 key < mas.index || key > mas.last);
+		 key < mas.index || key > mas.last ||
+		 (block && block->start != rm_block_start(key)));
 
-	*first = mas.index;
-	*last = mas.last;
-	return xa_to_value(entry);
+	if (block) {
+		rm_attrs_spot_block(spot, key, block);
+		return;
+	}
+	spot->first = mas.index;
+	spot->last = mas.last;
+	spot->value = xa_to_value(entry);
+	spot->block = NULL;
+}
+
+/* For the writer, whom blocks do not escape. */
+static void rm_attrs_find_writer(const struct rm_attrs *a, unsigned long key,
+				 struct rm_attrs_spot *spot)
+{
+	rcu_read_lock();
+	rm_attrs_find(a, key, spot);
+	rcu_read_unlock();
+}
+
+/*
+ * Put @entry at [@first, @last] of the tree. The tree first tries without
+ * sleeping and without __GFP_ACCOUNT whatever it is asked for, and flags that
+ * forbid sleeping can make it retry for ever under its spinlock.
+ */
+static int rm_attrs_store(struct rm_attrs *a, unsigned long first,
+			  unsigned long last, void *entry)
+{
+	MA_STATE(mas, &a->mt, first, last);
+	unsigned long stores;
+	int ret;
+
+	mas_lock(&mas);
+	stores = a->stores + 1;
+	/* Pairs with rm_attrs_find(): the stores before are complete. */
+	smp_store_release(&a->stores, stores);
+	/* Pairs with rm_attrs_find(): counted before any of it is seen. */
+	smp_wmb();
+
+	ret = mas_store_gfp(&mas, entry, GFP_KERNEL);
+
+	/* A second writer while we slept: the neighbours may have changed. */
+	WARN_ON_ONCE(a->stores != stores);
+	mas_unlock(&mas);
+	return ret;
+}
+
+/* Readers find @block, if at all, by a walk, for as long as it is there. */
+static void rm_attrs_forget(struct rm_attrs *a, struct rm_attrs_block *block)
+{
+	struct rm_attrs_block __rcu **recent = rm_attrs_recent(a, block->start);
+
+	if (rcu_access_pointer(*recent) == block)
+		RCU_INIT_POINTER(*recent, NULL);
+}
+
+/*
+ * The list of the blocks in [@start, @end), which nobody finds by a short cut any
+ * more. An @end of 0 is the end of the key space.
+ */
+static struct rm_attrs_block *rm_attrs_blocks(struct rm_attrs *a,
+					      unsigned long start,
+					      unsigned long end)
+{
+	struct rm_attrs_block *list = NULL, *block;
+	MA_STATE(mas, &a->mt, start, start);
+	unsigned int entries = 0;
+	void *entry;
+
+	if (!a->nr_blocks)
+		return NULL;
+	rcu_read_lock();
+	mas_for_each(&mas, entry, end - 1) {
+		block = rm_entry_block(entry);
+		if (block) {
+			rm_attrs_forget(a, block);
+			block->next = list;
+			list = block;
+		}
+		if (++entries % 1024 == 0) {
+			mas_pause(&mas);
+			rcu_read_unlock();
+			cond_resched();
+			rcu_read_lock();
+		}
+	}
+	rcu_read_unlock();
+	return list;
+}
+
+/**
+ * rm_attrs_destroy() - free what the map holds
+ * @a: the map; the caller sees to it that nobody reads or writes it any more
+ *
+ * The map can be used again only after rm_attrs_init().
+ *
+ * Context: Process context. Takes the map's spinlock.
+ */
+void rm_attrs_destroy(struct rm_attrs *a)
+{
+	struct rm_attrs_block *list, *block;
+
+	list = rm_attrs_blocks(a, 0, 0);
+	mtree_destroy(&a->mt);
+	while (list) {
+		block = list;
+		list = block->next;
+		rm_block_free(block);
+	}
+}
+
+/*
+ * Make [@start, @end) one range, joined with equal neighbours. Blocks are in it
+ * as a whole or not at all; they go. Nothing has changed if it fails.
+ */
+static int rm_attrs_set_range(struct rm_attrs *a, unsigned long start,
+			      unsigned long end, unsigned long value)
+{
+	struct rm_attrs_block *list = NULL, *block;
+	unsigned long first = start, last = end - 1;
+	struct rm_attrs_spot spot, other;
+	int ret;
+
+	/*
+	 * The range before, or the part of its range before @start, and the
+	 * same after. What lies in the range around @start needs no look.
+	 */
+	rm_attrs_find_writer(a, start, &spot);
+	if (!spot.block && spot.value == value) {
+		first = spot.first;
+	} else if (start && spot.first == start) {
+		rm_attrs_find_writer(a, start - 1, &other);
+		if (!other.block && other.value == value)
+			first = other.first;
+	}
+	if (spot.block || spot.last <= last) {
+		list = rm_attrs_blocks(a, start, end);
+		rm_attrs_find_writer(a, end, &other);
+		if (!other.block && other.value == value)
+			last = other.last;
+	} else if (spot.value == value) {
+		return 0;
+	}
+
+	ret = rm_attrs_store(a, first, last,
+			     value ? xa_mk_value(value) : NULL);
+	if (ret)
+		return ret;
+	while (list) {
+		block = list;
+		list = block->next;
+		a->nr_blocks--;
+		call_rcu(&block->rcu, rm_block_free_rcu);
+	}
+	return 0;
+}
+
+/*
+ * The block that @key is in, made of ranges if there is none. Return: the block,
+ * or NULL without memory; no value has changed.
+ */
+static struct rm_attrs_block *rm_attrs_make_block(struct rm_attrs *a,
+						  unsigned long key)
+{
+	struct rm_attrs_block *block = kzalloc(sizeof(*block),
+					       GFP_KERNEL_ACCOUNT);
+	struct rm_attrs_spot spot;
+	unsigned long last;
+
+	if (!block)
+		return NULL;
+	block->values = kmalloc(RM_BLOCK_KEYS, GFP_KERNEL_ACCOUNT);
+	if (!block->values)
+		goto err_free;
+	block->start = rm_block_start(key);
+	last = rm_block_last(key);
+	for (key = block->start; ; key = spot.last + 1) {
+		rm_attrs_find_writer(a, key, &spot);
+		spot.last = min(spot.last, last);
+		memset(rm_block_value(block, key), spot.value,
+		       spot.last - key + 1);
+		if (spot.last == last)
+			break;
+	}
+	if (rm_attrs_store(a, block->start, last, block))
+		goto err_free;
+	a->nr_blocks++;
+	return block;
+
+err_free:
+	rm_block_free(block);
+	return NULL;
+}
+
+/*
+ * Before [@start, @end) gets @value: the block around @key, which is inside, if
+ * that part of the key space is one or has to become one. It has not if the set
+ * covers it, or cuts it for the first time, or makes it uniform.
+ */
+static int rm_attrs_prepare(struct rm_attrs *a, unsigned long key,
+			    unsigned long start, unsigned long end,
+			    unsigned long value, struct rm_attrs_block **block)
+{
+	unsigned long first = rm_block_start(key), last = rm_block_last(key);
+	struct rm_attrs_spot spot;
+
+	*block = NULL;
+	/* At the very end of the key space, keys would overflow. */
+	if ((start <= first && end - 1 >= last) || last == ULONG_MAX)
+		return 0;
+	rm_attrs_find_writer(a, key, &spot);
+	if (spot.block) {
+		*block = spot.block;
+		rcu_assign_pointer(*rm_attrs_recent(a, key), spot.block);
+		return 0;
+	}
+	if (spot.first <= first && spot.last >= last)
+		return 0;
+	if (rm_attrs_is_uniform(a, first, max(first, start), ~0UL, value) &&
+	    (end > last || rm_attrs_is_uniform(a, end, last + 1, ~0UL, value)))
+		return 0;
+	*block = rm_attrs_make_block(a, key);
+	return *block ? 0 : -ENOMEM;
+}
+
+/* Write the part of [@start, @end) that is in a block; it may then go. */
+static void rm_attrs_set_block(struct rm_attrs *a, struct rm_attrs_block *block,
+			       unsigned long start, unsigned long end,
+			       unsigned long value)
+{
+	unsigned long key, block_end = block->start + RM_BLOCK_KEYS;
+
+	start = max(start, block->start);
+	end = min(end, block_end);
+	for (key = start; key < end; key++)
+		WRITE_ONCE(*rm_block_value(block, key), value);
+	/* Without memory it stays, and is as good. */
+	if (rm_block_is_uniform(block, block->start, block_end, value))
+		rm_attrs_set_range(a, block->start, block_end, value);
 }
 
 /**
@@ -115,11 +440,11 @@ static unsigned long rm_attrs_lookup(const struct rm_attrs *a,
  *
  * Allocates nothing if the range has the value already. The cost does not
  * depend on the length of the range, only (in nodes to free) on how many
- * ranges it replaces.
+ * ranges and blocks it replaces.
  *
- * There is no choice of gfp flags because none works: the tree first tries
- * without sleeping and without __GFP_ACCOUNT whatever it is asked for, and
- * flags that forbid sleeping can make it retry for ever under its spinlock.
+ * Blocks are charged to current's memcg, nodes of the tree are not: see
+ * rm_attrs_store(). Unless ranges are longer than a block, there is about one
+ * node for every four blocks.
  *
  * Context: Process context, may sleep. The caller allows one writer at a time.
  * Takes the map's spinlock, and drops it to allocate.
@@ -129,42 +454,36 @@ static unsigned long rm_attrs_lookup(const struct rm_attrs *a,
 int rm_attrs_set(struct rm_attrs *a, unsigned long start, unsigned long end,
 		 unsigned long value)
 {
-	MA_STATE(mas, &a->mt, start, end - 1);
-	unsigned long first, last, stores;
-	int ret = 0;
+	unsigned long range_start = start, range_end = end;
+	struct rm_attrs_block *head, *tail = NULL;
+	int ret;
 
 	if (start >= end || value > RM_ATTRS_VALUE_MAX)
 		return -EINVAL;
 	might_alloc(GFP_KERNEL);
+	if (rm_attrs_is_uniform(a, start, end, ~0UL, value))
+		return 0;
 
-	mas_lock(&mas);
+	ret = rm_attrs_prepare(a, start, start, end, value, &head);
+	if (!ret && rm_block_start(end - 1) != rm_block_start(start))
+		ret = rm_attrs_prepare(a, end - 1, start, end, value, &tail);
+	if (ret)
+		return ret;
 
-	if (rm_attrs_lookup(a, start, &first, &last) == value &&
-	    last >= end - 1)
-		goto out_unlock;
-
-	/* The range before, or the part of its range before @start. */
-	if (start && rm_attrs_lookup(a, start - 1, &first, &last) == value)
-		mas.index = first;
-	/* The range after, or the part of its range from @end on. */
-	if (rm_attrs_lookup(a, end, &first, &last) == value)
-		mas.last = last;
-
-	stores = a->stores + 1;
-	/* Pairs with rm_attrs_lookup(): the stores before are complete. */
-	smp_store_release(&a->stores, stores);
-	/* Pairs with rm_attrs_lookup(): counted before any of it is seen. */
-	smp_wmb();
-
-	ret = mas_store_gfp(&mas, value ? xa_mk_value(value) : NULL,
-			    GFP_KERNEL);
-
-	/* A second writer while we slept: the neighbours may have changed. */
-	WARN_ON_ONCE(a->stores != stores);
-
-out_unlock:
-	mas_unlock(&mas);
-	return ret;
+	if (head)
+		range_start = min(end, head->start + RM_BLOCK_KEYS);
+	if (tail)
+		range_end = tail->start;
+	if (range_start < range_end) {
+		ret = rm_attrs_set_range(a, range_start, range_end, value);
+		if (ret)
+			return ret;
+	}
+	if (head)
+		rm_attrs_set_block(a, head, start, end, value);
+	if (tail)
+		rm_attrs_set_block(a, tail, start, end, value);
+	return 0;
 }
 
 /**
@@ -177,9 +496,33 @@ out_unlock:
  */
 unsigned long rm_attrs_get(const struct rm_attrs *a, unsigned long key)
 {
-	unsigned long first, last;
+	struct rm_attrs_spot spot;
 
-	return rm_attrs_lookup(a, key, &first, &last);
+	rcu_read_lock();
+	rm_attrs_find(a, key, &spot);
+	rcu_read_unlock();
+	return spot.value;
+}
+
+/* The last key from @key on, but not above @last, that has its value. */
+static unsigned long rm_attrs_run_last(const struct rm_attrs *a,
+				       unsigned long key, unsigned long last,
+				       unsigned long *value)
+{
+	struct rm_attrs_spot spot;
+
+	rcu_read_lock();
+	rm_attrs_find(a, key, &spot);
+	last = min(last, spot.last);
+	if (spot.block) {
+		while (key < last &&
+		       READ_ONCE(*rm_block_value(spot.block, key + 1)) == spot.value)
+			key++;
+		last = key;
+	}
+	rcu_read_unlock();
+	*value = spot.value;
+	return last;
 }
 
 /**
@@ -200,14 +543,21 @@ unsigned long rm_attrs_get(const struct rm_attrs *a, unsigned long key)
 bool rm_attrs_next(const struct rm_attrs *a, struct rm_attrs_run *run,
 		   unsigned long end)
 {
-	unsigned long first, last;
+	unsigned long last, next_last, value;
 
 	if (run->end >= end)
 		return false;
 
 	run->start = run->end;
-	run->value = rm_attrs_lookup(a, run->start, &first, &last);
-	run->end = min(last, end - 1) + 1;
+	last = rm_attrs_run_last(a, run->start, end - 1, &run->value);
+	/* A run may go on from a block into a range, and the other way. */
+	while (last < end - 1) {
+		next_last = rm_attrs_run_last(a, last + 1, end - 1, &value);
+		if (value != run->value)
+			break;
+		last = next_last;
+	}
+	run->end = last + 1;
 	return true;
 }
 
@@ -219,8 +569,8 @@ bool rm_attrs_next(const struct rm_attrs *a, struct rm_attrs_run *run,
  * @mask: the bits to look at
  * @value: what they should be; with a bit outside @mask nothing matches
  *
- * One walk if the keys have one value, else one for each run up to the first
- * that does not match.
+ * One walk if the keys have one value, else one for each range or block up to
+ * the first that does not match.
  *
  * Context: Any but interrupts, also under spinlocks. Takes no lock.
  * Return: true if every key's value, masked, is @value. So it is for the empty
@@ -230,11 +580,13 @@ bool rm_attrs_is_uniform(const struct rm_attrs *a, unsigned long start,
 			 unsigned long end, unsigned long mask,
 			 unsigned long value)
 {
-	struct rm_attrs_run run = { .end = start };
+	unsigned long last, found;
 
-	while (rm_attrs_next(a, &run, end)) {
-		if ((run.value & mask) != value)
+	while (start < end) {
+		last = rm_attrs_run_last(a, start, end - 1, &found);
+		if ((found & mask) != value)
 			return false;
+		start = last + 1;
 	}
 	return true;
 }
@@ -254,18 +606,27 @@ bool rm_attrs_is_uniform(const struct rm_attrs *a, unsigned long start,
 unsigned int rm_attrs_uniform_order(const struct rm_attrs *a,
 				    unsigned long key, unsigned int max_order)
 {
-	unsigned long first, last, offset;
+	unsigned long size, first;
+	struct rm_attrs_spot spot;
 	unsigned int order;
 
-	rm_attrs_lookup(a, key, &first, &last);
+	rcu_read_lock();
+	rm_attrs_find(a, key, &spot);
 
 	for (order = 0; order < max_order; order++) {
 		if (order == BITS_PER_LONG - 1)
 			break;
-		/* The bits of a key within a block of the next order. */
-		offset = (2UL << order) - 1;
-		if ((key & ~offset) < first || (key | offset) > last)
+		/* The block of the next order, and its half without @key */
+		size = 2UL << order;
+		if ((key & ~(size - 1)) < spot.first ||
+		    (key | (size - 1)) > spot.last)
+			break;
+		first = (key ^ (1UL << order)) & ~((1UL << order) - 1);
+		if (spot.block &&
+		    !rm_block_is_uniform(spot.block, first,
+					 first + (1UL << order), spot.value))
 			break;
 	}
+	rcu_read_unlock();
 	return order;
 }

@@ -15,20 +15,33 @@
 #include <linux/maple_tree.h>
 #include <linux/types.h>
 
-/* A tree slot has one bit less than a long. */
-#define RM_ATTRS_VALUE_MAX	((unsigned long)LONG_MAX)
+/* In a block each key has a byte. */
+#define RM_ATTRS_VALUE_MAX	((unsigned long)U8_MAX)
+
+/* Keys of a block, and how many blocks can be found without a walk. */
+#ifndef RM_ATTRS_BLOCK_ORDER
+#define RM_ATTRS_BLOCK_ORDER	12
+#endif
+#define RM_ATTRS_RECENT		64
+
+struct rm_attrs_block;
 
 /**
  * struct rm_attrs - a map from key ranges to values
  * @mt: inclusive ranges to value entries; no two neighbours are equal, and
- *	value 0 is stored as nothing. Written under its own spinlock, and by
- *	one caller at a time.
+ *	value 0 is stored as nothing; or to struct rm_attrs_block. Written under
+ *	its own spinlock, and by one caller at a time.
  * @stores: how many stores into @mt were begun. Written under the spinlock
  *	of @mt, read by anyone.
+ * @nr_blocks: how many are in @mt; the writer's
+ * @recent: blocks that were written lately, by number; each is in @mt as well.
+ *	Written by the one writer, read under RCU.
  */
 struct rm_attrs {
 	struct maple_tree mt;
 	unsigned long stores;
+	unsigned long nr_blocks;
+	struct rm_attrs_block __rcu *recent[RM_ATTRS_RECENT];
 };
 
 /**

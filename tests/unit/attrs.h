@@ -47,6 +47,7 @@ unsigned long rnd_from(unsigned long *state, unsigned long below);
 struct model {
 	unsigned long base;		/* the key of value[0] */
 	unsigned long size;
+	bool shortage;	/* a block may be left that could be a range */
 	unsigned char value[MODEL_MAX];	/* keys elsewhere have 0 */
 };
 
@@ -72,6 +73,7 @@ extern unsigned long seeds[];
 extern unsigned int seed_count;
 
 extern const struct tap_test attrs_tests[];
+extern const struct tap_test attrs_block_tests[];
 extern const struct tap_test attrs_random_tests[];
 extern const struct tap_test attrs_readers_tests[];
 

@@ -32,12 +32,15 @@ static const struct tap_test last_tests[] = {
 int main(int argc, char **argv)
 {
 	const struct tap_test *const groups[] = {
-		attrs_tests, attrs_random_tests, attrs_readers_tests,
+		attrs_random_tests, attrs_readers_tests,
+		/* These look into the tree. */
+		RM_ATTRS_BLOCK_ORDER ? attrs_block_tests : attrs_tests,
 		last_tests, NULL
 	};
 
 	if (argc > 1)
 		seeds[seed_count++] = strtoul(argv[1], NULL, 0);
+	printf("# %lu keys in a block\n", 1UL << RM_ATTRS_BLOCK_ORDER);
 	tree_begin();
 	return tap_run(groups);
 }

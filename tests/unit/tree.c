@@ -50,13 +50,16 @@ unsigned int tree_torn_walks;
 #include "lib/maple_tree.c"
 
 /* Of the harness, which declares it nowhere. */
-extern int nr_allocated;
+extern int nr_allocated, kmalloc_nr_allocated;
 
 static bool alloc_refused(gfp_t gfp, size_t nodes)
 {
 	bool refused;
 
-	if (gfp & __GFP_DIRECT_RECLAIM) {
+	if (gfp & __GFP_DIRECT_RECLAIM && tree_alloc.sleeping_budget) {
+		tree_alloc.sleeping_budget--;
+		refused = false;
+	} else if (gfp & __GFP_DIRECT_RECLAIM) {
 		refused = tree_alloc.sleeping_failures;
 		tree_alloc.sleeping_failures -= refused;
 	} else {
@@ -101,6 +104,17 @@ int __wrap_kmem_cache_alloc_bulk(struct kmem_cache *cache, gfp_t gfp,
 	return nodes;
 }
 
+void *__real_kmalloc(size_t size, gfp_t gfp);
+
+void *__wrap_kmalloc(size_t size, gfp_t gfp);
+void *__wrap_kmalloc(size_t size, gfp_t gfp)
+{
+	if (alloc_refused(gfp, 0))
+		return NULL;
+	tree_alloc.blocks++;
+	return __real_kmalloc(size, gfp);
+}
+
 void *__real_mas_walk(struct ma_state *mas);
 
 void *__wrap_mas_walk(struct ma_state *mas);
@@ -140,7 +154,7 @@ void tree_begin(void)
 int tree_leaked(void)
 {
 	rcu_barrier();
-	return uatomic_read(&nr_allocated);
+	return uatomic_read(&nr_allocated) + uatomic_read(&kmalloc_nr_allocated);
 }
 
 void tree_validate(struct maple_tree *mt)

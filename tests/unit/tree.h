@@ -16,7 +16,9 @@ struct maple_tree;
 /* What the allocator is to do. The tree asks without sleeping at first. */
 struct tree_alloc {
 	unsigned int nowait_budget;	/* non-sleeping successes, then none */
+	unsigned int sleeping_budget;	/* sleeping successes, and then */
 	unsigned int sleeping_failures;	/* sleeping failures, then none */
+	unsigned long blocks;		/* counted: two allocations each */
 	unsigned long nodes;		/* counted: handed out */
 	unsigned long failures;		/* counted: refused */
 };
