@@ -403,7 +403,6 @@ static int rm_attrs_prepare(struct rm_attrs *a, unsigned long key,
 	rm_attrs_find_writer(a, key, &spot);
 	if (spot.block) {
 		*block = spot.block;
-		rcu_assign_pointer(*rm_attrs_recent(a, key), spot.block);
 		return 0;
 	}
 	if (spot.first <= first && spot.last >= last)
@@ -456,11 +455,19 @@ int rm_attrs_set(struct rm_attrs *a, unsigned long start, unsigned long end,
 {
 	unsigned long range_start = start, range_end = end;
 	struct rm_attrs_block *head, *tail = NULL;
+	struct rm_attrs_spot spot;
 	int ret;
 
 	if (start >= end || value > RM_ATTRS_VALUE_MAX)
 		return -EINVAL;
 	might_alloc(GFP_KERNEL);
+
+	rm_attrs_find_writer(a, start, &spot);
+	if (spot.block && end - 1 <= spot.last) {
+		rcu_assign_pointer(*rm_attrs_recent(a, start), spot.block);
+		rm_attrs_set_block(a, spot.block, start, end, value);
+		return 0;
+	}
 	if (rm_attrs_is_uniform(a, start, end, ~0UL, value))
 		return 0;
 

@@ -450,12 +450,21 @@ static void set_up_interrupts(struct vcpu *vcpu, uint64_t handler)
 	CHECK(!ioctl(vcpu->fd, KVM_SET_SREGS, &s));
 }
 
+/* Does KVM offer to do without an EOI, within some interrupts? */
+static bool is_offered(struct vcpu *vcpu)
+{
+	for (int i = 0; i < 20; i++)
+		if (vcpu_sync(vcpu) == 1)
+			return true;
+	return false;
+}
+
 TEST_F(pv, eoi_is_offered)
 {
 	set_up_interrupts(&self->vcpu, guest_address(on_interrupt));
 	START(interrupt_myself);
-	for (int i = 0; i < 3; i++)
-		EXPECT_EQ(1, vcpu_sync(&self->vcpu));
+	/* Not every time: not while KVM believes that another one is pending. */
+	EXPECT_TRUE(is_offered(&self->vcpu));
 	EXPECT_TRUE(is_clean(self->hva + 6 * PAGE));
 }
 
