@@ -106,6 +106,28 @@ TEST(capabilities_of_a_default_vm)
 	EXPECT_EQ(0, kvm_cap(vm.fd, KVM_CAP_GUEST_MEMFD));
 }
 
+TEST(capabilities_are_not_enabled)
+{
+	static const long caps[] = {
+		KVM_CAP_USER_MEMORY2, KVM_CAP_MEMORY_FAULT_INFO,
+		KVM_CAP_MEMORY_ATTRIBUTES, KVM_CAP_GUEST_MEMFD,
+		KVM_CAP_VM_TYPES, KVM_CAP_PRE_FAULT_MEMORY,
+	};
+	struct vcpu vcpu;
+	struct vm vm;
+
+	vm_create(&vm, KVM_X86_SW_PROTECTED_VM);
+	vcpu_create(&vm, &vcpu, 0);
+	for (int i = 0; i < ARRAY_SIZE(caps); i++) {
+		struct kvm_enable_cap cap = { .cap = caps[i] };
+
+		EXPECT_FAILS(EINVAL, ioctl(vm.fd, KVM_ENABLE_CAP, &cap));
+		EXPECT_FAILS(EINVAL, ioctl(vcpu.fd, KVM_ENABLE_CAP, &cap));
+	}
+	vcpu_destroy(&vcpu);
+	vm_destroy(&vm);
+}
+
 /* PRE_FAULT_MEMORY works exactly if it is announced. */
 TEST(pre_fault_is_there_or_unknown)
 {
@@ -584,6 +606,22 @@ TEST_F(abi, attributes_twice)
 	EXPECT_WORKS(set_attributes(self->vm.fd, DATA, SIZE, PRIVATE, 0));
 	EXPECT_WORKS(set_attributes(self->vm.fd, DATA + PAGE, PAGE, 0, 0));
 	EXPECT_WORKS(set_attributes(self->vm.fd, DATA, SIZE, PRIVATE, 0));
+}
+
+/* A range map of four levels, freed by one call and with its VM, was too much. */
+TEST_F(abi, attributes_of_many_ranges)
+{
+	const uint64_t count = 100000, step = 32 * MIB;
+
+	for (int round = 0; round < 2; round++) {
+		for (uint64_t i = 0; i < count; i++)
+			ASSERT_EQ(0, set_attributes(self->vm.fd, i * step, PAGE,
+						    PRIVATE, 0));
+		if (!round)
+			EXPECT_WORKS(set_attributes(self->vm.fd, 0, count * step,
+						    PRIVATE, 0));
+		EXPECT_WORKS(set_attributes(self->vm.fd, 0, GIB, 0, 0));
+	}
 }
 
 TEST_F(abi, default_vm_has_no_attributes)
