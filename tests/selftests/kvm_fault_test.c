@@ -80,12 +80,6 @@ static GUEST void read_words(uint64_t gpa, uint64_t step)
 		guest_sync(guest_read(gpa));
 }
 
-static GUEST void write_word(uint64_t gpa, uint64_t value)
-{
-	guest_write(gpa, value);
-	guest_done();
-}
-
 /* Write its number to each page of a range, once more for each sync. */
 static GUEST void write_numbers(uint64_t gpa, uint64_t pages)
 {
@@ -112,13 +106,6 @@ static GUEST void jump(uint64_t gpa)
 {
 	((void (*)(void))gpa)();
 	guest_done();
-}
-
-/* Tell the word at @gpa each time the host asks. */
-static GUEST void watch_word(uint64_t gpa)
-{
-	for (;;)
-		guest_sync(guest_read(gpa));
 }
 
 static GUEST void spin_until_zero(uint64_t gpa, uint64_t pages)

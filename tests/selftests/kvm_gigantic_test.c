@@ -25,12 +25,6 @@ FIXTURE(gigantic) {
 	char *hva;
 };
 
-static GUEST void watch_word(uint64_t gpa)
-{
-	for (;;)
-		guest_sync(guest_read(gpa));
-}
-
 FIXTURE_SETUP(gigantic)
 {
 	vm_create(&self->vm, KVM_X86_SW_PROTECTED_VM);

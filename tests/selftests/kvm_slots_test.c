@@ -42,18 +42,6 @@ static GUEST void count_wrong(uint64_t gpa, uint64_t pages)
 	guest_done();
 }
 
-static GUEST void write_word(uint64_t gpa, uint64_t value)
-{
-	guest_write(gpa, value);
-	guest_done();
-}
-
-static GUEST void watch_word(uint64_t gpa)
-{
-	for (;;)
-		guest_sync(guest_read(gpa));
-}
-
 /* Write, and after the write tell what is there. */
 static GUEST void write_and_read(uint64_t gpa, uint64_t value)
 {

@@ -129,6 +129,21 @@ GUEST_INLINE void guest_wrmsr(uint32_t index, uint64_t value)
 		     "d"((uint32_t)(value >> 32)) : "memory");
 }
 
+/* What many guests do */
+
+static GUEST void write_word(uint64_t gpa, uint64_t value)
+{
+	guest_write(gpa, value);
+	guest_done();
+}
+
+/* Tell the word at @gpa each time the host asks. */
+static GUEST void watch_word(uint64_t gpa)
+{
+	for (;;)
+		guest_sync(guest_read(gpa));
+}
+
 /* One instruction, run by KVM's emulator (parameter force_emulation_prefix). */
 #define EMULATE		"ud2; .ascii \"kvm\"; "
 

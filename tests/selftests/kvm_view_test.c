@@ -12,20 +12,6 @@
 #define SLOT		1
 #define SPACE		(1U << 16)	/* in kvm_userspace_memory_region2.slot */
 
-/* What the guests do */
-
-static GUEST void write_word(uint64_t gpa, uint64_t value)
-{
-	guest_write(gpa, value);
-	guest_done();
-}
-
-static GUEST void watch_word(uint64_t gpa)
-{
-	for (;;)
-		guest_sync(guest_read(gpa));
-}
-
 /* Two VMs with a vCPU each, and a memory of which each has a view. */
 FIXTURE(two) {
 	uint64_t resident;
