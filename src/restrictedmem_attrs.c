@@ -41,6 +41,7 @@
  * of a writer halfway through. An interrupt could, and must not.
  */
 
+#include <linux/bits.h>
 #include <linux/errno.h>
 #include <linux/gfp.h>
 #include <linux/kernel.h>
@@ -55,7 +56,7 @@
 
 #include "restrictedmem_attrs.h"
 
-#define RM_BLOCK_KEYS	(1UL << RM_ATTRS_BLOCK_ORDER)
+#define RM_BLOCK_KEYS	BIT(RM_ATTRS_BLOCK_ORDER)
 
 /**
  * struct rm_attrs_block - the values of RM_BLOCK_KEYS keys, one by one
@@ -254,8 +255,8 @@ static struct rm_attrs_block *rm_attrs_blocks(struct rm_attrs *a,
 					      unsigned long start,
 					      unsigned long end)
 {
-	struct rm_attrs_block *list = NULL, *block;
 	MA_STATE(mas, &a->mt, start, start);
+	struct rm_attrs_block *list = NULL, *block;
 	unsigned int entries = 0;
 	void *entry;
 
