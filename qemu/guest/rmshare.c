@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Copyright (C) 2026 The restrictedmem authors
+ *
+ * For a Linux guest whose RAM is private: shares a few MiB of it with its VMM
+ * (KVM_HC_MAP_GPA_RANGE), and lets the drivers of virtio's PCI devices do all
+ * of their DMA there. Load it before virtio_pci; it stays loaded.
+ *
+ * A mapping is a run of whole pages of the pool. What the driver gave is copied
+ * there when it is mapped and back when it is unmapped.
+ */
+#include <linux/bitmap.h>
+#include <linux/dma-map-ops.h>
+#include <linux/io.h>
+#include <linux/kvm_para.h>
+#include <linux/module.h>
+#include <linux/pci.h>
+#include <linux/scatterlist.h>
+#include <asm/kvm_para.h>
+
+#define POOL_ORDER	10
+#define POOL_PAGES	(1UL << POOL_ORDER)
+#define VENDOR_VIRTIO	0x1af4
+
+/* The pool; which pages are taken, and what each is a copy of. */
+static char *pool;
+static DEFINE_SPINLOCK(pool_lock);	/* guards used */
+static DECLARE_BITMAP(used, POOL_PAGES);
+static char *origin[POOL_PAGES];	/* the mapping's user writes and reads it */
+
+static unsigned long pages_of(size_t size)
+{
+	return DIV_ROUND_UP(size, PAGE_SIZE);
+}
+
+static unsigned long take(unsigned long nr)
+{
+	unsigned long flags, first;
+
+	spin_lock_irqsave(&pool_lock, flags);
+	first = bitmap_find_next_zero_area(used, POOL_PAGES, 0, nr, 0);
+	if (first < POOL_PAGES)
+		bitmap_set(used, first, nr);
+	spin_unlock_irqrestore(&pool_lock, flags);
+	return first;
+}
+
+static void give_back(unsigned long first, unsigned long nr)
+{
+	unsigned long flags;
+
+	spin_lock_irqsave(&pool_lock, flags);
+	bitmap_clear(used, first, nr);
+	spin_unlock_irqrestore(&pool_lock, flags);
+}
+
+static void *share_alloc(struct device *dev, size_t size, dma_addr_t *dma,
+			 gfp_t gfp, unsigned long attrs)
+{
+	unsigned long first = take(pages_of(size));
+	char *p = pool + first * PAGE_SIZE;
+
+	if (first >= POOL_PAGES)
+		return NULL;
+	*dma = virt_to_phys(p);
+	return memset(p, 0, size);
+}
+
+static void share_free(struct device *dev, size_t size, void *p, dma_addr_t dma,
+		       unsigned long attrs)
+{
+	give_back(((char *)p - pool) / PAGE_SIZE, pages_of(size));
+}
+
+static char *shared_at(dma_addr_t dma)
+{
+	return pool + (dma - virt_to_phys(pool));
+}
+
+static char *private_at(dma_addr_t dma)
+{
+	return origin[(dma - virt_to_phys(pool)) / PAGE_SIZE] + offset_in_page(dma);
+}
+
+static void sync_for_cpu(struct device *dev, dma_addr_t dma, size_t size,
+			 enum dma_data_direction dir)
+{
+	if (dir != DMA_TO_DEVICE)
+		memcpy(private_at(dma), shared_at(dma), size);
+}
+
+static void sync_for_device(struct device *dev, dma_addr_t dma, size_t size,
+			    enum dma_data_direction dir)
+{
+	memcpy(shared_at(dma), private_at(dma), size);
+}
+
+static dma_addr_t share_map_page(struct device *dev, struct page *page,
+				 unsigned long offset, size_t size,
+				 enum dma_data_direction dir, unsigned long attrs)
+{
+	unsigned long i, nr = pages_of(size), first = take(nr);
+	char *from = (char *)page_address(page) + offset;
+	dma_addr_t dma = virt_to_phys(pool + first * PAGE_SIZE);
+
+	if (first >= POOL_PAGES)
+		return DMA_MAPPING_ERROR;
+	for (i = 0; i < nr; i++)
+		origin[first + i] = from + i * PAGE_SIZE;
+	sync_for_device(dev, dma, size, dir);
+	return dma;
+}
+
+static void share_unmap_page(struct device *dev, dma_addr_t dma, size_t size,
+			     enum dma_data_direction dir, unsigned long attrs)
+{
+	if (!(attrs & DMA_ATTR_SKIP_CPU_SYNC))
+		sync_for_cpu(dev, dma, size, dir);
+	give_back((shared_at(dma) - pool) / PAGE_SIZE, pages_of(size));
+}
+
+static void share_unmap_sg(struct device *dev, struct scatterlist *list, int nents,
+			   enum dma_data_direction dir, unsigned long attrs)
+{
+	struct scatterlist *sg;
+	int i;
+
+	for_each_sg(list, sg, nents, i)
+		share_unmap_page(dev, sg_dma_address(sg), sg_dma_len(sg), dir, attrs);
+}
+
+static int share_map_sg(struct device *dev, struct scatterlist *list, int nents,
+			enum dma_data_direction dir, unsigned long attrs)
+{
+	struct scatterlist *sg;
+	int i;
+
+	for_each_sg(list, sg, nents, i) {
+		sg_dma_address(sg) = share_map_page(dev, sg_page(sg), sg->offset,
+						    sg->length, dir, attrs);
+		if (sg_dma_address(sg) == DMA_MAPPING_ERROR) {
+			share_unmap_sg(dev, list, i, dir, attrs | DMA_ATTR_SKIP_CPU_SYNC);
+			return -ENOMEM;
+		}
+		sg_dma_len(sg) = sg->length;
+	}
+	return nents;
+}
+
+static int share_supported(struct device *dev, u64 mask)
+{
+	return virt_to_phys(pool) + POOL_PAGES * PAGE_SIZE - 1 <= mask;
+}
+
+static size_t share_max_size(struct device *dev)
+{
+	return POOL_PAGES * PAGE_SIZE / 8;
+}
+
+static const struct dma_map_ops share_ops = {
+	.alloc = share_alloc,
+	.free = share_free,
+	.map_page = share_map_page,
+	.unmap_page = share_unmap_page,
+	.map_sg = share_map_sg,
+	.unmap_sg = share_unmap_sg,
+	.sync_single_for_cpu = sync_for_cpu,
+	.sync_single_for_device = sync_for_device,
+	.dma_supported = share_supported,
+	.max_mapping_size = share_max_size,
+};
+
+static int before_probe(struct notifier_block *nb, unsigned long event, void *data)
+{
+	struct device *dev = data;
+
+	if (event == BUS_NOTIFY_BIND_DRIVER && to_pci_dev(dev)->vendor == VENDOR_VIRTIO)
+		set_dma_ops(dev, &share_ops);
+	return NOTIFY_OK;
+}
+
+static struct notifier_block notifier = { .notifier_call = before_probe };
+
+static int __init rmshare_init(void)
+{
+	long ret;
+
+	pool = (char *)__get_free_pages(GFP_KERNEL | GFP_DMA32, POOL_ORDER);
+	if (!pool)
+		return -ENOMEM;
+	ret = kvm_hypercall3(KVM_HC_MAP_GPA_RANGE, virt_to_phys(pool), POOL_PAGES,
+			     KVM_MAP_GPA_RANGE_DECRYPTED);
+	if (ret) {
+		pr_err("rmshare: the VMM does not share memory (%ld)\n", ret);
+		free_pages((unsigned long)pool, POOL_ORDER);
+		return -ENXIO;
+	}
+	return bus_register_notifier(&pci_bus_type, &notifier);
+}
+module_init(rmshare_init);
+
+MODULE_DESCRIPTION("DMA of virtio devices through shared pages");
+MODULE_LICENSE("GPL");
