@@ -62,6 +62,16 @@ bench: ## install packages, build, and compare costs with peers (in a virtual ma
 	@$(MAKE) $(jobs) --no-print-directory modules kvm
 	@bench/run
 
+check-qemu: ## build QEMU with our series, and run guests in it
+	@scripts/deps check qemu
+	@$(MAKE) $(jobs) --no-print-directory modules kvm
+	@tests/qemu/run
+
+demo-qemu: ## build QEMU with our series, and show firmware and Linux in it
+	@scripts/deps check qemu
+	@$(MAKE) $(jobs) --no-print-directory modules kvm
+	@scripts/demo-qemu
+
 lint: ## install the checkers' packages and run all static checks
 	@scripts/deps lint
 	@scripts/lint
@@ -105,5 +115,5 @@ build/vm/keeper: tests/vm/keeper.c
 	@mkdir -p $(@D)
 	$(CC) -O2 -Wall -static -o $@.$$$$ $< && mv $@.$$$$ $@
 
-.PHONY: all modules kvm vmm tests demo check test check-kvm bench lint install \
-	uninstall dkms-install clean help
+.PHONY: all modules kvm vmm tests demo demo-qemu check test check-kvm check-qemu \
+	bench lint install uninstall dkms-install clean help

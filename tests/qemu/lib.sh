@@ -15,12 +15,14 @@ vm='' mon_pid=''
 vm_start() {
 	local machine=$1 object=$2
 	shift 2
+	ulimit -c unlimited
 	vm_stop
 	rm -f "$tmp"/mon.* "$tmp/in"
 	mkfifo "$tmp/in" "$tmp/mon.in" "$tmp/mon.out"
 	exec 7<>"$tmp/in" 6<>"$tmp/mon.in" 5<>"$tmp/mon.out"
 	: >"$tmp/console"
 	: >"$tmp/mon"
+	# shellcheck disable=SC2054 # the commas are QEMU's
 	local args=(-accel kvm -cpu host -nodefaults -no-user-config -display none -m 512M
 		-serial stdio -chardev "pipe,id=mon,path=$tmp/mon" -mon chardev=mon,mode=control)
 	if [[ $object == none ]]; then
@@ -69,4 +71,49 @@ monitor() { # monitor COMMAND
 show() {
 	tail -c 3000 "$tmp/console" | tr -cd '[:print:]\n' | tail -n 25 | sed 's/^/# console: /'
 	tail -n 10 "$tmp/err" | sed 's/^/# qemu: /'
+}
+
+# vm_firmware MACHINE OBJECT IMAGE options...: OVMF, with fresh variables
+vm_firmware() {
+	cp "$ovmf/OVMF_VARS_4M.fd" "$tmp/vars"
+	vm_start "$1" "$2" -drive "if=pflash,format=raw,readonly=on,file=$ovmf/$3" \
+		-drive "if=pflash,format=raw,file=$tmp/vars" "${@:4}"
+}
+
+# Does it end by itself within SECONDS?
+ends() {
+	local end=$((SECONDS + $1))
+	while kill -0 "$vm" 2>/dev/null; do
+		((SECONDS < end)) || return 1
+		sleep 0.2
+	done
+}
+
+resident() { sed -n 's/^pc.ram: .*resident \([0-9]*\) KiB.*/\1/p' <<<"$1"; }
+
+# Kills QEMU, and sets core: how often what the guest keeps (rm.do=secret) is in
+# its core; "none" if there is no core
+count_in_core() {
+	local text
+	text=$(tr a-y b-z <<<"the secret of the guest")
+	echo "$tmp/core" >/proc/sys/kernel/core_pattern
+	echo 0 >/proc/sys/kernel/core_uses_pid
+	kill -ABRT "$vm"
+	{ wait "$vm" || :; } 2>/dev/null
+	vm='' core=none
+	# shellcheck disable=SC2034 # for who sources this
+	[[ ! -s $tmp/core ]] || core=$(grep -aoF "$text" "$tmp/core" | wc -l) || :
+	rm -f "$tmp/core"
+}
+
+number=0
+plan() { echo "TAP version 13"; echo "1..$1"; }
+is() { # is NAME COMMAND...: one line of TAP
+	number=$((number + 1))
+	if "${@:2}"; then
+		echo "ok $number $1"
+	else
+		echo "not ok $number $1"
+		show
+	fi
 }
