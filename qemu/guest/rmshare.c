@@ -6,7 +6,7 @@
  * (KVM_HC_MAP_GPA_RANGE), and lets the drivers of virtio's PCI devices do all
  * of their DMA there. Load it before virtio_pci; it stays loaded.
  *
- * A mapping is a run of whole pages of the pool. What the driver gave is copied
+ * A mapping is a run of whole grains of the pool. What the driver gave is copied
  * there when it is mapped and back when it is unmapped.
  */
 #include <linux/bitmap.h>
@@ -19,27 +19,29 @@
 #include <asm/kvm_para.h>
 
 #define POOL_ORDER	10
-#define POOL_PAGES	(1UL << POOL_ORDER)
+#define POOL_SIZE	(PAGE_SIZE << POOL_ORDER)
+#define GRAIN		2048UL	/* virtio_net fills 1024 buffers of 1.5 KiB */
+#define POOL_GRAINS	(POOL_SIZE / GRAIN)
 #define VENDOR_VIRTIO	0x1af4
 
-/* The pool; which pages are taken, and what each is a copy of. */
+/* The pool; which grains are taken, and what each is a copy of. */
 static char *pool;
 static DEFINE_SPINLOCK(pool_lock);	/* guards used */
-static DECLARE_BITMAP(used, POOL_PAGES);
-static char *origin[POOL_PAGES];	/* the mapping's user writes and reads it */
+static DECLARE_BITMAP(used, POOL_GRAINS);
+static char *origin[POOL_GRAINS];	/* the mapping's user writes and reads it */
 
-static unsigned long pages_of(size_t size)
+static unsigned long grains_of(size_t size)
 {
-	return DIV_ROUND_UP(size, PAGE_SIZE);
+	return DIV_ROUND_UP(size, GRAIN);
 }
 
-static unsigned long take(unsigned long nr)
+static unsigned long take(unsigned long nr, unsigned long align_mask)
 {
 	unsigned long flags, first;
 
 	spin_lock_irqsave(&pool_lock, flags);
-	first = bitmap_find_next_zero_area(used, POOL_PAGES, 0, nr, 0);
-	if (first < POOL_PAGES)
+	first = bitmap_find_next_zero_area(used, POOL_GRAINS, 0, nr, align_mask);
+	if (first < POOL_GRAINS)
 		bitmap_set(used, first, nr);
 	spin_unlock_irqrestore(&pool_lock, flags);
 	return first;
@@ -57,10 +59,10 @@ static void give_back(unsigned long first, unsigned long nr)
 static void *share_alloc(struct device *dev, size_t size, dma_addr_t *dma,
 			 gfp_t gfp, unsigned long attrs)
 {
-	unsigned long first = take(pages_of(size));
-	char *p = pool + first * PAGE_SIZE;
+	unsigned long first = take(grains_of(size), PAGE_SIZE / GRAIN - 1);
+	char *p = pool + first * GRAIN;
 
-	if (first >= POOL_PAGES)
+	if (first >= POOL_GRAINS)
 		return NULL;
 	*dma = virt_to_phys(p);
 	return memset(p, 0, size);
@@ -69,7 +71,7 @@ static void *share_alloc(struct device *dev, size_t size, dma_addr_t *dma,
 static void share_free(struct device *dev, size_t size, void *p, dma_addr_t dma,
 		       unsigned long attrs)
 {
-	give_back(((char *)p - pool) / PAGE_SIZE, pages_of(size));
+	give_back(((char *)p - pool) / GRAIN, grains_of(size));
 }
 
 static char *shared_at(dma_addr_t dma)
@@ -79,7 +81,7 @@ static char *shared_at(dma_addr_t dma)
 
 static char *private_at(dma_addr_t dma)
 {
-	return origin[(dma - virt_to_phys(pool)) / PAGE_SIZE] + offset_in_page(dma);
+	return origin[(dma - virt_to_phys(pool)) / GRAIN] + dma % GRAIN;
 }
 
 static void sync_for_cpu(struct device *dev, dma_addr_t dma, size_t size,
@@ -99,14 +101,14 @@ static dma_addr_t share_map_page(struct device *dev, struct page *page,
 				 unsigned long offset, size_t size,
 				 enum dma_data_direction dir, unsigned long attrs)
 {
-	unsigned long i, nr = pages_of(size), first = take(nr);
+	unsigned long i, nr = grains_of(size), first = take(nr, 0);
 	char *from = (char *)page_address(page) + offset;
-	dma_addr_t dma = virt_to_phys(pool + first * PAGE_SIZE);
+	dma_addr_t dma = virt_to_phys(pool + first * GRAIN);
 
-	if (first >= POOL_PAGES)
+	if (first >= POOL_GRAINS)
 		return DMA_MAPPING_ERROR;
 	for (i = 0; i < nr; i++)
-		origin[first + i] = from + i * PAGE_SIZE;
+		origin[first + i] = from + i * GRAIN;
 	sync_for_device(dev, dma, size, dir);
 	return dma;
 }
@@ -116,7 +118,7 @@ static void share_unmap_page(struct device *dev, dma_addr_t dma, size_t size,
 {
 	if (!(attrs & DMA_ATTR_SKIP_CPU_SYNC))
 		sync_for_cpu(dev, dma, size, dir);
-	give_back((shared_at(dma) - pool) / PAGE_SIZE, pages_of(size));
+	give_back((shared_at(dma) - pool) / GRAIN, grains_of(size));
 }
 
 static void share_unmap_sg(struct device *dev, struct scatterlist *list, int nents,
@@ -149,12 +151,12 @@ static int share_map_sg(struct device *dev, struct scatterlist *list, int nents,
 
 static int share_supported(struct device *dev, u64 mask)
 {
-	return virt_to_phys(pool) + POOL_PAGES * PAGE_SIZE - 1 <= mask;
+	return virt_to_phys(pool) + POOL_SIZE - 1 <= mask;
 }
 
 static size_t share_max_size(struct device *dev)
 {
-	return POOL_PAGES * PAGE_SIZE / 8;
+	return POOL_SIZE / 8;
 }
 
 static const struct dma_map_ops share_ops = {
@@ -188,7 +190,8 @@ static int __init rmshare_init(void)
 	pool = (char *)__get_free_pages(GFP_KERNEL | GFP_DMA32, POOL_ORDER);
 	if (!pool)
 		return -ENOMEM;
-	ret = kvm_hypercall3(KVM_HC_MAP_GPA_RANGE, virt_to_phys(pool), POOL_PAGES,
+	ret = kvm_hypercall3(KVM_HC_MAP_GPA_RANGE, virt_to_phys(pool),
+			     POOL_SIZE / PAGE_SIZE,
 			     KVM_MAP_GPA_RANGE_DECRYPTED);
 	if (ret) {
 		pr_err("rmshare: the VMM does not share memory (%ld)\n", ret);
