@@ -64,12 +64,12 @@ bench: ## install packages, build, and compare costs with peers (in a virtual ma
 
 check-qemu: ## build QEMU with our series, and run guests in it
 	@scripts/deps check qemu
-	@$(MAKE) $(jobs) --no-print-directory modules kvm
+	@$(MAKE) $(jobs) --no-print-directory all
 	@tests/qemu/run
 
 demo-qemu: ## build QEMU with our series, and show firmware and Linux in it
 	@scripts/deps check qemu
-	@$(MAKE) $(jobs) --no-print-directory modules kvm
+	@$(MAKE) $(jobs) --no-print-directory all
 	@scripts/demo-qemu
 
 lint: ## install the checkers' packages and run all static checks
