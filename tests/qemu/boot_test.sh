@@ -21,8 +21,9 @@ is "Linux boots through SeaBIOS" see "GUEST WAITS"
 memory=$(monitor "info guest-memfd")
 is "all of its RAM is private" grep -q '^pc.ram: private 524288 KiB .* shared 0 KiB' <<<"$memory"
 is "and resident" test "$(resident "$memory")" -gt 65536
-is "the monitor cannot read it" grep -q 'Cannot access' <<<"$(monitor "xp /4x 0x1000000")"
-is "and says why" grep -q "private memory at 0x1000000" "$tmp/err"
+answer=$(monitor "xp /4x 0x1000000")
+is "the monitor cannot read it" grep -q 'Cannot access' <<<"$answer"
+is "and says why" grep -q "private memory at 0x1000000" <<<"$answer"
 is "dumps are refused" grep -q "cannot dump" <<<"$(monitor "dump-guest-memory $tmp/dump")"
 is "snapshots are refused" grep -q "neither save nor migrate" <<<"$(monitor "savevm x")"
 is "a DMA device is refused later too" grep -q "allow-dma" <<<"$(monitor "device_add e1000")"
