@@ -94,7 +94,7 @@ struct restrictedmem_binding *rm_bind(struct file *file, pgoff_t start,
 				      u64 owner);
 void rm_invalidate_start(struct rm_inode *ri, pgoff_t start, pgoff_t end);
 void rm_invalidate_end(struct rm_inode *ri, pgoff_t start, pgoff_t end);
-void rm_invalidate_error(struct rm_inode *ri, pgoff_t start, pgoff_t end);
+void rm_notify_error(struct rm_inode *ri, pgoff_t start, pgoff_t end);
 
 /* restrictedmem_poison.c */
 int rm_poison_init(void);

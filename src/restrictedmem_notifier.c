@@ -95,14 +95,18 @@ rm_next_binding(struct restrictedmem_binding *b, pgoff_t start, pgoff_t end)
 		    : NULL;
 }
 
+/* All bindings that touch the pages [@start, @end) */
+#define rm_for_each_binding(b, ri, start, end)			\
+	for ((b) = rm_first_binding(ri, start, end); (b);	\
+	     (b) = rm_next_binding(b, start, end))
+
 /* Has @owner bound a page of [@start, @end), through whichever view? */
 static bool rm_is_alias(struct rm_inode *ri, pgoff_t start, pgoff_t end,
 			u64 owner)
 {
 	struct restrictedmem_binding *b;
 
-	for (b = rm_first_binding(ri, start, end); b;
-	     b = rm_next_binding(b, start, end))
+	rm_for_each_binding(b, ri, start, end)
 		if (rm_binding_view(b)->owner == owner)
 			return true;
 	return false;
@@ -302,8 +306,7 @@ void rm_invalidate_start(struct rm_inode *ri, pgoff_t start, pgoff_t end)
 
 	down_read(&ri->binding_lock);
 	trace_restrictedmem_invalidate(ri->vfs_inode.i_ino, start, end);
-	for (b = rm_first_binding(ri, start, end); b;
-	     b = rm_next_binding(b, start, end))
+	rm_for_each_binding(b, ri, start, end)
 		b->notifier->ops->invalidate_start(b->notifier,
 						   max(start, b->start),
 						   min(end, b->end));
@@ -323,8 +326,7 @@ void rm_invalidate_end(struct rm_inode *ri, pgoff_t start, pgoff_t end)
 
 	lockdep_assert_held_write(&ri->invalidate_lock);
 
-	for (b = rm_first_binding(ri, start, end); b;
-	     b = rm_next_binding(b, start, end))
+	rm_for_each_binding(b, ri, start, end)
 		if (b->notifier->ops->invalidate_end)
 			b->notifier->ops->invalidate_end(b->notifier,
 							 max(start, b->start),
@@ -333,32 +335,26 @@ void rm_invalidate_end(struct rm_inode *ri, pgoff_t start, pgoff_t end)
 }
 
 /**
- * rm_invalidate_error() - pages are lost: take them away, and tell everybody
+ * rm_notify_error() - tell everybody that pages are lost
  * @ri: the inode
  * @start: first page that is lost
  * @end: the page after the last
  *
- * Consumers unmap the whole folios and are told of the pages, which then go.
- *
- * Context: The invalidate_lock is held for writing. May sleep.
+ * Context: Between rm_invalidate_start() and rm_invalidate_end() of a range that
+ * covers the pages. May sleep.
  */
-void rm_invalidate_error(struct rm_inode *ri, pgoff_t start, pgoff_t end)
+void rm_notify_error(struct rm_inode *ri, pgoff_t start, pgoff_t end)
 {
 	struct restrictedmem_binding *b;
-	pgoff_t first = start, last = end;
 
-	rm_store_whole_folios(&ri->store, &first, &last);
-	rm_invalidate_start(ri, first, last);
+	lockdep_assert_held_write(&ri->invalidate_lock);
+
 	trace_restrictedmem_poison(ri->vfs_inode.i_ino, start, end);
-	for (b = rm_first_binding(ri, start, end); b;
-	     b = rm_next_binding(b, start, end))
+	rm_for_each_binding(b, ri, start, end)
 		if (b->notifier->ops->error)
 			b->notifier->ops->error(b->notifier,
 						max(start, b->start),
 						min(end, b->end));
-	for (; start < end; start++)
-		rm_store_lose(&ri->store, start);
-	rm_invalidate_end(ri, first, last);
 }
 
 /* The order at which @index can be mapped through @b. */

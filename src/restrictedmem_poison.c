@@ -47,6 +47,21 @@ static bool rm_poison_is_here(struct rm_inode *ri, void *data)
 	return here;
 }
 
+/*
+ * As a discard does it: the consumers let go of the whole folio, which is split
+ * when the page goes.
+ */
+static void rm_poison_lose(struct rm_inode *ri, pgoff_t index)
+{
+	pgoff_t first = index, last = index + 1;
+
+	rm_store_whole_folios(&ri->store, &first, &last);
+	rm_invalidate_start(ri, first, last);
+	rm_notify_error(ri, index, index + 1);
+	rm_store_lose(&ri->store, index);
+	rm_invalidate_end(ri, first, last);
+}
+
 static void rm_poison_handle(unsigned long pfn)
 {
 	struct rm_poison_page at;
@@ -73,7 +88,7 @@ static void rm_poison_handle(unsigned long pfn)
 	/* If so the inode has one; ours would keep the folio from being split. */
 	folio_put(at.folio);
 	if (here)
-		rm_invalidate_error(ri, at.index, at.index + 1);
+		rm_poison_lose(ri, at.index);
 	up_write(&ri->invalidate_lock);
 	rm_inode_put(ri);
 }
