@@ -469,7 +469,8 @@ int rm_attrs_set(struct rm_attrs *a, unsigned long start, unsigned long end,
 		rm_attrs_set_block(a, spot.block, start, end, value);
 		return 0;
 	}
-	if (rm_attrs_is_uniform(a, start, end, ~0UL, value))
+	if (spot.value == value &&
+	    rm_attrs_is_uniform(a, start, end, ~0UL, value))
 		return 0;
 
 	ret = rm_attrs_prepare(a, start, start, end, value, &head);
