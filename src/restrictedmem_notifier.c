@@ -73,40 +73,27 @@ static struct rm_view *rm_binding_view(struct restrictedmem_binding *b)
 	return b->file->private_data;
 }
 
-static struct restrictedmem_binding *rm_first_binding(struct rm_inode *ri,
-						      pgoff_t start,
-						      pgoff_t end)
-{
-	struct interval_tree_node *node;
-
-	node = interval_tree_iter_first(&ri->bindings, start,
-					rm_binding_last(end));
-	return node ? container_of(node, struct restrictedmem_binding, node)
-		    : NULL;
-}
-
+/* The binding after @b that touches [@start, @end); after NULL, the first. */
 static struct restrictedmem_binding *
-rm_next_binding(struct restrictedmem_binding *b, pgoff_t start, pgoff_t end)
+rm_next_binding(struct rm_inode *ri, struct restrictedmem_binding *b,
+		pgoff_t start, pgoff_t end)
 {
+	unsigned long last = rm_binding_last(end);
 	struct interval_tree_node *node;
 
-	node = interval_tree_iter_next(&b->node, start, rm_binding_last(end));
+	node = b ? interval_tree_iter_next(&b->node, start, last) :
+		   interval_tree_iter_first(&ri->bindings, start, last);
 	return node ? container_of(node, struct restrictedmem_binding, node)
 		    : NULL;
 }
-
-/* All bindings that touch the pages [@start, @end) */
-#define rm_for_each_binding(b, ri, start, end)			\
-	for ((b) = rm_first_binding(ri, start, end); (b);	\
-	     (b) = rm_next_binding(b, start, end))
 
 /* Has @owner bound a page of [@start, @end), through whichever view? */
 static bool rm_is_alias(struct rm_inode *ri, pgoff_t start, pgoff_t end,
 			u64 owner)
 {
-	struct restrictedmem_binding *b;
+	struct restrictedmem_binding *b = NULL;
 
-	rm_for_each_binding(b, ri, start, end)
+	while ((b = rm_next_binding(ri, b, start, end)))
 		if (rm_binding_view(b)->owner == owner)
 			return true;
 	return false;
@@ -300,13 +287,13 @@ EXPORT_SYMBOL_GPL(restrictedmem_cancel);
  */
 void rm_invalidate_start(struct rm_inode *ri, pgoff_t start, pgoff_t end)
 {
-	struct restrictedmem_binding *b;
+	struct restrictedmem_binding *b = NULL;
 
 	lockdep_assert_held_write(&ri->invalidate_lock);
 
 	down_read(&ri->binding_lock);
 	trace_restrictedmem_invalidate(ri->vfs_inode.i_ino, start, end);
-	rm_for_each_binding(b, ri, start, end)
+	while ((b = rm_next_binding(ri, b, start, end)))
 		b->notifier->ops->invalidate_start(b->notifier,
 						   max(start, b->start),
 						   min(end, b->end));
@@ -322,11 +309,11 @@ void rm_invalidate_start(struct rm_inode *ri, pgoff_t start, pgoff_t end)
  */
 void rm_invalidate_end(struct rm_inode *ri, pgoff_t start, pgoff_t end)
 {
-	struct restrictedmem_binding *b;
+	struct restrictedmem_binding *b = NULL;
 
 	lockdep_assert_held_write(&ri->invalidate_lock);
 
-	rm_for_each_binding(b, ri, start, end)
+	while ((b = rm_next_binding(ri, b, start, end)))
 		if (b->notifier->ops->invalidate_end)
 			b->notifier->ops->invalidate_end(b->notifier,
 							 max(start, b->start),
@@ -345,12 +332,12 @@ void rm_invalidate_end(struct rm_inode *ri, pgoff_t start, pgoff_t end)
  */
 void rm_notify_error(struct rm_inode *ri, pgoff_t start, pgoff_t end)
 {
-	struct restrictedmem_binding *b;
+	struct restrictedmem_binding *b = NULL;
 
 	lockdep_assert_held_write(&ri->invalidate_lock);
 
 	trace_restrictedmem_poison(ri->vfs_inode.i_ino, start, end);
-	rm_for_each_binding(b, ri, start, end)
+	while ((b = rm_next_binding(ri, b, start, end)))
 		if (b->notifier->ops->error)
 			b->notifier->ops->error(b->notifier,
 						max(start, b->start),
