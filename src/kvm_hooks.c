@@ -166,13 +166,12 @@ EXPORT_SYMBOL_GPL(restrictedmem_kvm_destroy);
 int restrictedmem_kvm_create_file(struct restrictedmem_kvm *vm, u64 size,
 				  u64 flags)
 {
-	const struct restrictedmem_create args = {
-		.length = size,
-	};
+	struct rm_store_config config;
 
 	if (flags || !size || !PAGE_ALIGNED(size) || size > MAX_LFS_FILESIZE)
 		return -EINVAL;
-	return rm_file_create_fd(&args, vm->owner);
+	rm_default_config(&config);
+	return rm_file_create_fd(&config, size, 0, vm->owner);
 }
 EXPORT_SYMBOL_GPL(restrictedmem_kvm_create_file);
 

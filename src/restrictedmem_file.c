@@ -29,7 +29,6 @@
 #include <linux/pagemap.h>
 #include <linux/pseudo_fs.h>
 #include <linux/sched/signal.h>
-#include <linux/seq_file.h>
 #include <linux/slab.h>
 #include <linux/statfs.h>
 
@@ -39,6 +38,9 @@
 #include "restrictedmem_trace.h"
 
 #define RM_FS_MAGIC	0x524d454d	/* "RMEM" */
+
+/* How often a folio that is too large is cut, and asked for again. */
+#define RM_FIT_TRIES	10
 
 static struct kmem_cache *rm_inode_cache;
 static struct vfsmount *rm_mnt;
@@ -54,13 +56,13 @@ static int rm_inode_set_size(struct inode *inode, loff_t size)
 	struct rm_inode *ri = rm_inode(inode);
 	int r;
 
-	if (size <= 0 || !PAGE_ALIGNED(size))
+	if (size <= 0 || !IS_ALIGNED(size, ri->store.config.page_size))
 		return -EINVAL;
 
 	down_write(&ri->invalidate_lock);
 	r = -EINVAL;
 	if (!i_size_read(inode)) {
-		r = rm_store_set_size(&ri->store, &rm_shmem_ops, size);
+		r = rm_store_set_size(&ri->store, size);
 		if (!r)
 			i_size_write(inode, size);
 	}
@@ -68,31 +70,20 @@ static int rm_inode_set_size(struct inode *inode, loff_t size)
 	return r;
 }
 
-/**
- * rm_get_folio() - the folio at an index, allocated if need be
- * @ri: the inode
- * @index: a page
- * @folio: where it goes, with a reference for the caller
- *
- * Context: Process context, may sleep; waits for discards. A new folio is
- * charged to current's memcg.
- * Return: 0; -EINVAL beyond the end; -ENOSPC, -ENOMEM, -EHWPOISON; -EINTR a
- * fatal signal.
- */
-int rm_get_folio(struct rm_inode *ri, pgoff_t index, struct folio **folio)
+static int rm_try_get_folio(struct rm_inode *ri, pgoff_t index, gfp_t gfp,
+			    struct folio **folio)
 {
 	int r;
 
-	might_sleep();
 	r = down_read_killable(&ri->invalidate_lock);
 	if (r)
 		return r;
 	r = -EINVAL;
 	if (index < i_size_read(&ri->vfs_inode) >> PAGE_SHIFT)
-		r = rm_store_get(&ri->store, index, folio);
+		r = rm_store_get(&ri->store, index, gfp, folio);
 	up_read(&ri->invalidate_lock);
 
-	if (r == -ENOSPC || r == -ENOMEM) {
+	if (r == -ENOSPC || r == -ENOMEM || r == -EFBIG) {
 		down_write(&ri->invalidate_lock);
 		rm_store_trim(&ri->store, index);
 		up_write(&ri->invalidate_lock);
@@ -100,7 +91,36 @@ int rm_get_folio(struct rm_inode *ri, pgoff_t index, struct folio **folio)
 	return r;
 }
 
-/* Fill [start, end) with pages. */
+/**
+ * rm_get_folio() - the folio at an index, allocated if need be
+ * @ri: the inode
+ * @index: a page
+ * @gfp: flags for the allocation, on top of the store's
+ * @folio: where it goes, with a reference for the caller
+ *
+ * Context: Process context, may sleep; waits for discards. A new folio is
+ * charged to current's memcg.
+ * Return: 0; -EINVAL beyond the end; -ENOSPC, -ENOMEM, -EHWPOISON; -EINTR a
+ * fatal signal.
+ */
+int rm_get_folio(struct rm_inode *ri, pgoff_t index, gfp_t gfp,
+		 struct folio **folio)
+{
+	int tries = RM_FIT_TRIES;
+	int r;
+
+	might_sleep();
+	do {
+		r = rm_try_get_folio(ri, index, gfp, folio);
+	} while (r == -EFBIG && --tries);
+	/* Whoever holds the folio that has to be split does so for long. */
+	return r == -EFBIG ? -ENOMEM : r;
+}
+
+/*
+ * Fill [start, end) with pages. Who asks for memory in advance wants to be told
+ * that there is none, not that somebody was killed for it.
+ */
 static int rm_populate(struct rm_inode *ri, pgoff_t start, pgoff_t end)
 {
 	pgoff_t index = start;
@@ -115,10 +135,13 @@ static int rm_populate(struct rm_inode *ri, pgoff_t start, pgoff_t end)
 			r = -EINTR;
 			break;
 		}
-		r = rm_get_folio(ri, index, &folio);
+		r = rm_get_folio(ri, index, __GFP_RETRY_MAYFAIL | __GFP_NOWARN,
+				 &folio);
 		if (r)
 			break;
-		index = folio->index + folio_nr_pages(folio);
+		/* One that was lost may be in the middle of a folio. */
+		index = READ_ONCE(ri->store.nr_lost) ?
+				index + 1 : rm_folio_end(folio, index);
 		folio_put(folio);
 		cond_resched();
 	}
@@ -154,13 +177,14 @@ static int rm_punch_hole(struct rm_inode *ri, pgoff_t start, pgoff_t end)
 static long rm_fallocate(struct file *file, int mode, loff_t offset, loff_t len)
 {
 	struct rm_inode *ri = rm_inode(file_inode(file));
+	unsigned long page_size = ri->store.config.page_size;
 	pgoff_t start = offset >> PAGE_SHIFT;
 	pgoff_t end = (offset + len) >> PAGE_SHIFT;
 
 	if (mode != FALLOC_FL_KEEP_SIZE &&
 	    mode != (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE))
 		return -EOPNOTSUPP;
-	if (!PAGE_ALIGNED(offset) || !PAGE_ALIGNED(len))
+	if (!IS_ALIGNED(offset, page_size) || !IS_ALIGNED(len, page_size))
 		return -EINVAL;
 
 	if (mode & FALLOC_FL_PUNCH_HOLE)
@@ -172,35 +196,6 @@ static int rm_release(struct inode *inode, struct file *file)
 {
 	kfree(file->private_data);
 	return 0;
-}
-
-static void rm_show_fdinfo(struct seq_file *m, struct file *file)
-{
-	struct rm_inode *ri = rm_inode(file_inode(file));
-	struct rm_view *view = file->private_data;
-	unsigned int bindings, own;
-	u64 owner;
-
-	down_read(&ri->binding_lock);
-	bindings = ri->nr_bindings;
-	own = view->nr_bindings;
-	owner = view->owner;
-	up_read(&ri->binding_lock);
-
-	seq_printf(m, "store:\t%s\n", rm_shmem_ops.name);
-	seq_printf(m, "thp:\t%s\n",
-		   ri->store.thp == RESTRICTEDMEM_THP_NEVER ? "never" :
-							       "always");
-	seq_printf(m, "page_size:\t%lu\n", PAGE_SIZE);
-	seq_printf(m, "size:\t%lld\n", i_size_read(&ri->vfs_inode));
-	seq_printf(m, "resident:\t%lu\n",
-		   atomic_long_read(&ri->store.resident) << PAGE_SHIFT);
-	seq_printf(m, "poisoned:\t%lu\n",
-		   READ_ONCE(ri->store.poisoned) << PAGE_SHIFT);
-	seq_printf(m, "bindings:\t%u\n", bindings);
-	seq_printf(m, "view_bindings:\t%u\n", own);
-	seq_printf(m, "owner:\t%llu\n", owner);
-	seq_printf(m, "flags:\t%#x\n", ri->flags);
 }
 
 static const struct file_operations rm_file_ops;
@@ -330,7 +325,7 @@ static int rm_getattr(struct rm_idmap *idmap, const struct path *path,
 	struct inode *inode = d_inode(path->dentry);
 
 	rm_fill_stat(idmap, request_mask, inode, stat);
-	stat->blksize = PAGE_SIZE;
+	stat->blksize = rm_inode(inode)->store.config.page_size;
 	stat->blocks = atomic_long_read(&rm_inode(inode)->store.resident)
 		       << (PAGE_SHIFT - SECTOR_SHIFT);
 	return 0;
@@ -354,7 +349,7 @@ static struct inode *rm_alloc_inode(struct super_block *sb)
 	ri->bindings = RB_ROOT_CACHED;
 	ri->nr_bindings = 0;
 	ri->flags = 0;
-	rm_store_init(&ri->store, RESTRICTEDMEM_THP_NEVER);
+	memset(&ri->store, 0, sizeof(ri->store));
 	return &ri->vfs_inode;
 }
 
@@ -449,10 +444,27 @@ void rm_inode_put(struct rm_inode *ri)
 	simple_release_fs(&rm_mnt, &rm_mnt_count);
 }
 
-/* The caller has pinned the filesystem; the inode pins it once more. */
-static struct inode *rm_inode_create(const struct restrictedmem_create *args)
+/**
+ * rm_inode_for_each() - do something for all inodes
+ * @fn: called under a spinlock
+ * @data: for @fn
+ *
+ * Context: Process context.
+ */
+void rm_inode_for_each(void (*fn)(struct rm_inode *ri, void *data), void *data)
 {
-	u32 thp = args->thp ?: rm_thp_default();
+	struct rm_inode *ri;
+
+	spin_lock(&rm_inodes_lock);
+	list_for_each_entry(ri, &rm_inodes, list)
+		fn(ri, data);
+	spin_unlock(&rm_inodes_lock);
+}
+
+/* The caller has pinned the filesystem; the inode pins it once more. */
+static struct inode *rm_inode_create(const struct rm_store_config *config,
+				     loff_t size, u32 flags)
+{
 	struct inode *inode;
 	struct rm_inode *ri;
 	int r;
@@ -466,8 +478,8 @@ static struct inode *rm_inode_create(const struct restrictedmem_create *args)
 		return ERR_PTR(-ENOMEM);
 	}
 	ri = rm_inode(inode);
-	ri->flags = args->flags;
-	rm_store_init(&ri->store, thp);
+	ri->flags = flags;
+	rm_store_init(&ri->store, config);
 
 	inode->i_ino = get_next_ino();
 	inode->i_mode = S_IFREG | 0600;
@@ -477,11 +489,11 @@ static struct inode *rm_inode_create(const struct restrictedmem_create *args)
 	inode->i_mtime = inode->i_atime;
 	inode->i_ctime = inode->i_atime;
 	inode->i_op = &rm_inode_ops;
-	inode->i_blkbits = PAGE_SHIFT;
+	inode->i_blkbits = ilog2(config->page_size);
 	clear_nlink(inode);
 
-	if (args->length) {
-		r = rm_inode_set_size(inode, args->length);
+	if (size) {
+		r = rm_inode_set_size(inode, size);
 		if (r) {
 			iput(inode);
 			return ERR_PTR(r);
@@ -495,14 +507,17 @@ static struct inode *rm_inode_create(const struct restrictedmem_create *args)
 
 /**
  * rm_file_create_fd() - a new inode, a file on it and an fd for that
- * @args: what was asked for, with all values checked
+ * @config: where its pages come from
+ * @size: bytes, a multiple of the page size, or 0 for later
+ * @flags: RESTRICTEDMEM_CREATE_*
  * @owner: who owns the file from birth, or 0
  *
- * Context: Process context, may sleep.
- * Return: the fd, or -ENOMEM, -EMFILE, -ENFILE, -EINVAL for a length that the
- * store cannot hold.
+ * Context: Process context, may sleep. All values were checked.
+ * Return: the fd, or -ENOMEM, -EMFILE, -ENFILE, -EINVAL for a length or nodes
+ * that the store cannot have, -ENOSPC for a reservation that it cannot have.
  */
-int rm_file_create_fd(const struct restrictedmem_create *args, u64 owner)
+int rm_file_create_fd(const struct rm_store_config *config, loff_t size,
+		      u32 flags, u64 owner)
 {
 	struct inode *inode;
 	struct file *file;
@@ -516,7 +531,7 @@ int rm_file_create_fd(const struct restrictedmem_create *args, u64 owner)
 	if (r)
 		goto err_put_fd;
 
-	inode = rm_inode_create(args);
+	inode = rm_inode_create(config, size, flags);
 	if (IS_ERR(inode)) {
 		r = PTR_ERR(inode);
 		goto err_release_fs;
@@ -527,7 +542,7 @@ int rm_file_create_fd(const struct restrictedmem_create *args, u64 owner)
 		iput(inode);
 		goto err_release_fs;
 	}
-	trace_restrictedmem_create(inode->i_ino, args->length, args->flags);
+	trace_restrictedmem_create(inode->i_ino, size, flags);
 	simple_release_fs(&rm_mnt, &rm_mnt_count);
 	fd_install(fd, file);
 	return fd;

@@ -75,17 +75,20 @@ static inline struct rm_inode *rm_inode(struct inode *inode)
 
 /* restrictedmem_main.c */
 u64 rm_limit_pages(void);
-u32 rm_thp_default(void);
+void rm_default_config(struct rm_store_config *config);
 
 /* restrictedmem_file.c */
 int rm_file_init(void);
 void rm_file_exit(void);
-int rm_file_create_fd(const struct restrictedmem_create *args, u64 owner);
+int rm_file_create_fd(const struct rm_store_config *config, loff_t size,
+		      u32 flags, u64 owner);
 bool rm_file_has_aliases(struct file *file);
 struct rm_inode *rm_inode_find(bool (*match)(struct rm_inode *ri, void *data),
 			       void *data);
 void rm_inode_put(struct rm_inode *ri);
-int rm_get_folio(struct rm_inode *ri, pgoff_t index, struct folio **folio);
+void rm_inode_for_each(void (*fn)(struct rm_inode *ri, void *data), void *data);
+int rm_get_folio(struct rm_inode *ri, pgoff_t index, gfp_t gfp,
+		 struct folio **folio);
 
 /* restrictedmem_notifier.c */
 struct restrictedmem_binding *rm_bind(struct file *file, pgoff_t start,
@@ -99,6 +102,11 @@ void rm_notify_error(struct rm_inode *ri, pgoff_t start, pgoff_t end);
 /* restrictedmem_poison.c */
 int rm_poison_init(void);
 void rm_poison_exit(void);
+
+/* restrictedmem_stats.c */
+void rm_stats_init(void);
+void rm_stats_exit(void);
+void rm_show_fdinfo(struct seq_file *m, struct file *file);
 
 /* kvm_hooks.c */
 bool rm_kvm_is_loaded(void);

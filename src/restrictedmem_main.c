@@ -9,9 +9,12 @@
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/cpuset.h>
+#include <linux/log2.h>
 #include <linux/miscdevice.h>
 #include <linux/mm.h>
 #include <linux/module.h>
+#include <linux/nodemask.h>
 #include <linux/uaccess.h>
 
 #include "restrictedmem_internal.h"
@@ -38,16 +41,25 @@ u64 rm_limit_pages(void)
 	return bytes ? max_t(u64, bytes >> PAGE_SHIFT, 1) : 0;
 }
 
-/**
- * rm_thp_default() - what RESTRICTEDMEM_THP_DEFAULT stands for
- *
- * Context: Any.
- * Return: RESTRICTEDMEM_THP_ALWAYS or RESTRICTEDMEM_THP_NEVER.
- */
-u32 rm_thp_default(void)
+static u32 rm_thp_default(void)
 {
 	return READ_ONCE(thp) ? RESTRICTEDMEM_THP_ALWAYS :
 				RESTRICTEDMEM_THP_NEVER;
+}
+
+/**
+ * rm_default_config() - what a file is that nobody said anything about
+ * @config: to be filled in
+ *
+ * Context: Any.
+ */
+void rm_default_config(struct rm_store_config *config)
+{
+	*config = (struct rm_store_config) {
+		.ops = &rm_shmem_ops,
+		.page_size = PAGE_SIZE,
+		.thp = rm_thp_default(),
+	};
 }
 
 static long rm_ioctl_info(struct file *file, void *arg, void __user *uarg,
@@ -61,9 +73,11 @@ static long rm_ioctl_info(struct file *file, void *arg, void __user *uarg,
 	info->abi_version = RESTRICTEDMEM_ABI_VERSION;
 	info->features = RESTRICTEDMEM_FEATURE_ALIASES |
 			 RESTRICTEDMEM_FEATURE_LINK;
+	if (IS_ENABLED(CONFIG_NUMA))
+		info->features |= RESTRICTEDMEM_FEATURE_NUMA;
 	if (rm_kvm_is_loaded())
 		info->features |= RESTRICTEDMEM_FEATURE_KVM;
-	if (rm_shmem_ops.huge())
+	if (rm_shmem_has_huge())
 		info->features |= RESTRICTEDMEM_FEATURE_THP;
 	info->limit = READ_ONCE(limit);
 	info->resident = rm_store_total_resident() << PAGE_SHIFT;
@@ -79,16 +93,12 @@ static long rm_ioctl_info(struct file *file, void *arg, void __user *uarg,
 	return 0;
 }
 
-static long rm_ioctl_create(struct file *file, void *arg, void __user *uarg,
-			    u32 usize)
+static int rm_config_store(const struct restrictedmem_create *args,
+			   struct rm_store_config *config)
 {
-	struct restrictedmem_create *args = arg;
 	const struct rm_store_ops *ops;
-	u64 page_sizes, page_size;
+	u64 sizes, size;
 
-	if (args->flags & ~(RESTRICTEDMEM_CREATE_ALIASES |
-			    RESTRICTEDMEM_CREATE_VIEWS))
-		return -EINVAL;
 	switch (args->store) {
 	case RESTRICTEDMEM_STORE_SHMEM:
 	case RESTRICTEDMEM_STORE_HUGETLB:
@@ -97,22 +107,96 @@ static long rm_ioctl_create(struct file *file, void *arg, void __user *uarg,
 	default:
 		return -EINVAL;
 	}
-	if (args->thp > RESTRICTEDMEM_THP_NEVER ||
-	    (args->thp && args->store != RESTRICTEDMEM_STORE_SHMEM))
-		return -EINVAL;
-
 	ops = rm_store_lookup_ops(args->store);
-	page_sizes = ops ? ops->page_sizes() : 0;
-	if (!page_sizes)
+	sizes = ops ? ops->page_sizes() : 0;
+	if (!sizes)
 		return -EOPNOTSUPP;
-
-	page_size = args->page_size ?: page_sizes & -page_sizes;
-	if (!is_power_of_2(page_size) || !(page_size & page_sizes))
+	size = args->page_size ?: sizes & -sizes;
+	if (!is_power_of_2(size) || !(size & sizes))
 		return -EINVAL;
-	if (!IS_ALIGNED(args->length, page_size) || args->length > MAX_LFS_FILESIZE)
+	config->ops = ops;
+	config->page_size = size;
+	return 0;
+}
+
+static int rm_config_thp(const struct restrictedmem_create *args,
+			 struct rm_store_config *config)
+{
+	if (args->store != RESTRICTEDMEM_STORE_SHMEM)
+		return args->thp ? -EINVAL : 0;
+	if (args->thp > RESTRICTEDMEM_THP_WITHIN_SIZE)
+		return -EINVAL;
+	config->thp = args->thp ?: rm_thp_default();
+	return 0;
+}
+
+static int rm_config_numa(const struct restrictedmem_create *args,
+			  struct rm_store_config *config)
+{
+	unsigned int node;
+
+	if (args->reserved || args->numa > RESTRICTEDMEM_NUMA_INTERLEAVE ||
+	    !args->numa != !args->nodes)
+		return -EINVAL;
+	if (!args->numa)
+		return 0;
+	if (!IS_ENABLED(CONFIG_NUMA))
+		return -EOPNOTSUPP;
+	if (args->numa == RESTRICTEDMEM_NUMA_PREFERRED &&
+	    !is_power_of_2(args->nodes))
+		return -EINVAL;
+	for (node = 0; node < BITS_PER_TYPE(args->nodes); node++) {
+		if (!(args->nodes & BIT_ULL(node)))
+			continue;
+		if (node >= MAX_NUMNODES || !node_state(node, N_MEMORY))
+			return -EINVAL;
+		node_set(node, config->nodes);
+	}
+	/* That of a file whose size is set later is looked at again then. */
+	if (!nodes_intersects(config->nodes, cpuset_current_mems_allowed))
+		return -EINVAL;
+	config->numa = args->numa;
+	return 0;
+}
+
+static int rm_config_reserve(const struct restrictedmem_create *args,
+			     struct rm_store_config *config)
+{
+	if (!(args->flags & RESTRICTEDMEM_CREATE_RESERVE))
+		return 0;
+	/* A pool sets pages aside on whatever node has them. */
+	if (args->store != RESTRICTEDMEM_STORE_HUGETLB ||
+	    args->numa == RESTRICTEDMEM_NUMA_BIND)
+		return -EOPNOTSUPP;
+	config->reserve = true;
+	return 0;
+}
+
+static long rm_ioctl_create(struct file *file, void *arg, void __user *uarg,
+			    u32 usize)
+{
+	struct restrictedmem_create *args = arg;
+	struct rm_store_config config = {};
+	int r;
+
+	if (args->flags & ~(RESTRICTEDMEM_CREATE_ALIASES |
+			    RESTRICTEDMEM_CREATE_VIEWS |
+			    RESTRICTEDMEM_CREATE_RESERVE))
+		return -EINVAL;
+	r = rm_config_store(args, &config);
+	if (!r)
+		r = rm_config_thp(args, &config);
+	if (!r)
+		r = rm_config_numa(args, &config);
+	if (!r)
+		r = rm_config_reserve(args, &config);
+	if (r)
+		return r;
+	if (!IS_ALIGNED(args->length, config.page_size) ||
+	    args->length > MAX_LFS_FILESIZE)
 		return -EINVAL;
 
-	return rm_file_create_fd(args, 0);
+	return rm_file_create_fd(&config, args->length, args->flags, 0);
 }
 
 static const struct rm_ioctl rm_ioctls[] = {
@@ -132,7 +216,7 @@ static const struct rm_ioctl rm_ioctls[] = {
 /* The sizes are ABI. */
 static_assert(sizeof(struct restrictedmem_info) == 96);
 static_assert(sizeof(struct restrictedmem_info) <= RM_IOCTL_MAX_SIZE);
-static_assert(sizeof(struct restrictedmem_create) == 32);
+static_assert(sizeof(struct restrictedmem_create) == 48);
 
 static long rm_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 {
@@ -164,16 +248,22 @@ static int __init rm_init(void)
 	r = rm_shmem_init();
 	if (r)
 		goto err_file;
-	r = rm_poison_init();
+	r = rm_hugetlb_init();
 	if (r)
 		goto err_shmem;
+	r = rm_poison_init();
+	if (r)
+		goto err_hugetlb;
 	r = misc_register(&rm_device);
 	if (r)
 		goto err_poison;
+	rm_stats_init();
 	return 0;
 
 err_poison:
 	rm_poison_exit();
+err_hugetlb:
+	rm_hugetlb_exit();
 err_shmem:
 	rm_shmem_exit();
 err_file:
@@ -185,7 +275,9 @@ module_init(rm_init);
 static void __exit rm_exit(void)
 {
 	misc_deregister(&rm_device);
+	rm_stats_exit();
 	rm_poison_exit();
+	rm_hugetlb_exit();
 	rm_shmem_exit();
 	rm_file_exit();
 }

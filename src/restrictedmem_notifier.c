@@ -348,15 +348,19 @@ void rm_notify_error(struct rm_inode *ri, pgoff_t start, pgoff_t end)
 static unsigned int rm_mapping_order(struct restrictedmem_binding *b,
 				     struct folio *folio, pgoff_t index)
 {
+	struct rm_store *store = &rm_binding_inode(b)->store;
 	unsigned int order = folio_order(folio);
 
-	/* The flag is a huge page's second page's. */
-	if (order && folio_test_has_hwpoisoned(folio))
+	/* Set on a huge page that is about to be split for an error. */
+	if (order && !folio_test_hugetlb(folio) &&
+	    folio_test_has_hwpoisoned(folio))
 		return 0;
 	while (order) {
 		pgoff_t first = round_down(index, 1UL << order);
+		pgoff_t end = first + (1UL << order);
 
-		if (first >= b->start && first + (1UL << order) <= b->end)
+		if (first >= b->start && end <= b->end &&
+		    !rm_store_has_lost(store, first, end))
 			break;
 		order--;
 	}
@@ -391,17 +395,12 @@ int restrictedmem_get_pfn(struct restrictedmem_binding *binding, pgoff_t index,
 	if (index < binding->start || index >= binding->end)
 		return -EINVAL;
 
-	r = rm_get_folio(ri, index, &folio);
+	r = rm_get_folio(ri, index, 0, &folio);
 	if (!r) {
-		page = folio_page(folio, index - folio->index);
-		if (PageHWPoison(page)) {
-			folio_put(folio);
-			r = -EHWPOISON;
-		} else {
-			pfn->page = page;
-			pfn->pfn = page_to_pfn(page);
-			pfn->order = rm_mapping_order(binding, folio, index);
-		}
+		page = rm_folio_page(folio, index);
+		pfn->page = page;
+		pfn->pfn = page_to_pfn(page);
+		pfn->order = rm_mapping_order(binding, folio, index);
 	}
 	trace_restrictedmem_get_pfn(ri->vfs_inode.i_ino, index,
 				    r ? 0 : pfn->pfn, r ? 0 : pfn->order, r);
@@ -567,8 +566,8 @@ static int rm_access_atomic(struct restrictedmem_binding *b, loff_t pos,
 			    void *buf, size_t len, bool write)
 {
 	pgoff_t index = pos >> PAGE_SHIFT;
+	struct rm_store *store = &rm_binding_inode(b)->store;
 	struct folio *folio;
-	struct page *page;
 	int r = -EAGAIN;
 	void *addr;
 
@@ -577,12 +576,11 @@ static int rm_access_atomic(struct restrictedmem_binding *b, loff_t pos,
 		return -EINVAL;
 
 	rcu_read_lock();
-	folio = rm_store_peek(&rm_binding_inode(b)->store, index);
+	folio = rm_store_peek(store, index);
 	if (folio) {
-		page = folio_page(folio, index - folio->index);
 		r = -EHWPOISON;
-		if (!PageHWPoison(page)) {
-			addr = kmap_local_page(page);
+		if (!rm_store_page_is_lost(store, folio, index)) {
+			addr = kmap_local_page(rm_folio_page(folio, index));
 			rm_copy(addr + offset_in_page(pos), buf, len, write);
 			kunmap_local(addr);
 			r = 0;

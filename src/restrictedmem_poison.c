@@ -29,20 +29,27 @@ static DEFINE_KFIFO(rm_poison_pfns, unsigned long, 256);
 static DEFINE_SPINLOCK(rm_poison_lock);
 static struct tracepoint *rm_poison_tracepoint;
 
-/* The page that an inode is asked for */
+/* The page that an inode is asked for; @index is the answer. */
 struct rm_poison_page {
 	struct folio *folio;
+	unsigned long nr;
 	pgoff_t index;
 };
 
+/* Nobody sets a store's private side to NULL while its inode is listed. */
 static bool rm_poison_is_here(struct rm_inode *ri, void *data)
 {
+	struct rm_store *store = &ri->store;
 	struct rm_poison_page *page = data;
-	bool here;
+	bool here = false;
+	pgoff_t first;
 
 	rcu_read_lock();
-	here = ri->store.ops &&
-	       rm_store_peek(&ri->store, page->index) == page->folio;
+	if (READ_ONCE(store->private) &&
+	    store->config.ops->owns(store, page->folio, &first)) {
+		page->index = first + page->nr;
+		here = rm_store_peek(store, page->index) == page->folio;
+	}
 	rcu_read_unlock();
 	return here;
 }
@@ -76,7 +83,7 @@ static void rm_poison_handle(unsigned long pfn)
 	/* A page of ours has a reference. */
 	if (!folio_try_get(at.folio))
 		return;
-	at.index = at.folio->index + folio_page_idx(at.folio, page);
+	at.nr = folio_page_idx(at.folio, page);
 
 	ri = rm_inode_find(rm_poison_is_here, &at);
 	if (!ri) {

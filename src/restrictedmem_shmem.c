@@ -9,80 +9,253 @@
  * movable, and every folio is dirty, so that the pin of the resident table is
  * never the only thing between a page and those who would like to move it.
  *
- * There is one mount for each huge page policy. "always" is tmpfs's
- * "within_size": a huge page that would reach beyond the end of the file is
- * never made, so that what is charged is what the file holds.
+ * What kind of pages a file gets, and from which nodes, is decided by its
+ * mount: there is one for each combination that is in use. Huge pages are
+ * always tmpfs's "within_size": one that would reach beyond the end of the file
+ * is never made, so that what is charged is what the file holds.
  */
+#include <linux/cpuset.h>
 #include <linux/err.h>
 #include <linux/file.h>
 #include <linux/fs.h>
+#include <linux/kref.h>
+#include <linux/list.h>
 #include <linux/mm.h>
 #include <linux/mount.h>
+#include <linux/mutex.h>
 #include <linux/pagemap.h>
 #include <linux/shmem_fs.h>
 #include <linux/slab.h>
 
 #include "restrictedmem_internal.h"
 
-static struct vfsmount *rm_shmem_mnt[] = {
-	[RESTRICTEDMEM_THP_ALWAYS] = NULL,
-	[RESTRICTEDMEM_THP_NEVER] = NULL,
+/**
+ * struct rm_shmem_mount - one of our mounts
+ * @list: in rm_shmem_mounts
+ * @ref: files that use it
+ * @huge: whether it gives huge pages
+ * @numa: enum restrictedmem_numa
+ * @nodes: what @numa is about
+ * @mnt: the mount
+ */
+struct rm_shmem_mount {
+	struct list_head list;
+	struct kref ref;
+	bool huge;
+	u32 numa;
+	nodemask_t nodes;
+	struct vfsmount *mnt;
 };
 
-static const char * const rm_shmem_options[] = {
-	[RESTRICTEDMEM_THP_ALWAYS] = "huge=within_size",
-	[RESTRICTEDMEM_THP_NEVER] = "huge=never",
+/* What rm_store.private is here */
+struct rm_shmem {
+	struct rm_shmem_mount *mount;
+	struct file *file;
 };
+
+static LIST_HEAD(rm_shmem_mounts);
+static DEFINE_MUTEX(rm_shmem_lock);
 
 static u64 rm_shmem_page_sizes(void)
 {
 	return PAGE_SIZE;
 }
 
-static bool rm_shmem_huge(void)
+/**
+ * rm_shmem_has_huge() - can the store give folios larger than a page?
+ *
+ * Context: Any.
+ * Return: true if so.
+ */
+bool rm_shmem_has_huge(void)
 {
 	return IS_ENABLED(CONFIG_TRANSPARENT_HUGEPAGE) &&
 	       has_transparent_hugepage();
 }
 
-static struct address_space *rm_shmem_mapping(struct rm_store *store)
+/* The caller frees it; tmpfs writes into it while it takes it apart. */
+static char *rm_shmem_options(const struct rm_store_config *config, bool huge)
 {
-	return store->backing->f_mapping;
+	static const char * const modes[] = {
+		[RESTRICTEDMEM_NUMA_BIND] = "bind",
+		[RESTRICTEDMEM_NUMA_PREFERRED] = "prefer",
+		[RESTRICTEDMEM_NUMA_INTERLEAVE] = "interleave",
+	};
+	const char *option = huge ? "huge=within_size" : "huge=never";
+
+	if (config->numa == RESTRICTEDMEM_NUMA_DEFAULT)
+		return kstrdup(option, GFP_KERNEL);
+	return kasprintf(GFP_KERNEL, "%s,mpol=%s:%*pbl", option,
+			 modes[config->numa], nodemask_pr_args(&config->nodes));
 }
 
-static int rm_shmem_set_up(struct rm_store *store, loff_t size)
+static struct rm_shmem_mount *
+rm_shmem_mount_create(const struct rm_store_config *config, bool huge)
 {
-	struct address_space *mapping;
-	struct file *file;
+	struct file_system_type *type = get_fs_type("tmpfs");
+	struct rm_shmem_mount *mount;
+	char *options;
+	int r = -ENOMEM;
 
-	file = shmem_file_setup_with_mnt(rm_shmem_mnt[store->thp],
-					 "restrictedmem", size, VM_NORESERVE);
-	if (IS_ERR(file))
-		return PTR_ERR(file);
+	if (!type)
+		return ERR_PTR(-ENODEV);
+	options = rm_shmem_options(config, huge);
+	mount = kzalloc(sizeof(*mount), GFP_KERNEL);
+	if (!options || !mount)
+		goto err_free;
 
-	mapping = file->f_mapping;
-	mapping_set_unevictable(mapping);
-	mapping_set_gfp_mask(mapping, GFP_HIGHUSER);
-	store->backing = file;
+	mount->mnt = vfs_kern_mount(type, SB_KERNMOUNT, "restrictedmem", options);
+	r = PTR_ERR_OR_ZERO(mount->mnt);
+	if (r)
+		goto err_free;
+	kref_init(&mount->ref);
+	mount->huge = huge;
+	mount->numa = config->numa;
+	mount->nodes = config->nodes;
+	list_add(&mount->list, &rm_shmem_mounts);
+	kfree(options);
+	module_put(type->owner);
+	return mount;
+
+err_free:
+	kfree(options);
+	kfree(mount);
+	module_put(type->owner);
+	return ERR_PTR(r);
+}
+
+/* The mount for @config; rm_shmem_mount_put() is due. */
+static struct rm_shmem_mount *
+rm_shmem_mount_get(const struct rm_store_config *config)
+{
+	bool huge = config->thp && config->thp != RESTRICTEDMEM_THP_NEVER;
+	struct rm_shmem_mount *mount;
+
+	mutex_lock(&rm_shmem_lock);
+	list_for_each_entry(mount, &rm_shmem_mounts, list) {
+		if (mount->huge == huge && mount->numa == config->numa &&
+		    nodes_equal(mount->nodes, config->nodes)) {
+			kref_get(&mount->ref);
+			goto out;
+		}
+	}
+	mount = rm_shmem_mount_create(config, huge);
+out:
+	mutex_unlock(&rm_shmem_lock);
+	return mount;
+}
+
+static void rm_shmem_mount_release(struct kref *ref)
+{
+	struct rm_shmem_mount *mount =
+		container_of(ref, struct rm_shmem_mount, ref);
+
+	list_del(&mount->list);
+	mutex_unlock(&rm_shmem_lock);
+	mntput(mount->mnt);
+	kfree(mount);
+}
+
+static void rm_shmem_mount_put(struct rm_shmem_mount *mount)
+{
+	kref_put_mutex(&mount->ref, rm_shmem_mount_release, &rm_shmem_lock);
+}
+
+/*
+ * tmpfs gives a new file its mount's policy, as far as the caller's cpuset
+ * allows it, and silently none if it fails.
+ */
+static int rm_shmem_check_policy(const struct rm_store_config *config,
+				 struct file *file)
+{
+#ifdef CONFIG_NUMA
+	if (config->numa != RESTRICTEDMEM_NUMA_DEFAULT &&
+	    RB_EMPTY_ROOT(&SHMEM_I(file_inode(file))->policy.root))
+		return nodes_intersects(config->nodes,
+					cpuset_current_mems_allowed) ?
+			       -ENOMEM : -EINVAL;
+#endif
 	return 0;
+}
+
+static struct file *rm_shmem_file_create(const struct rm_store_config *config,
+					 struct rm_shmem_mount *mount,
+					 loff_t size)
+{
+	struct file *file;
+	int r;
+
+	file = shmem_file_setup_with_mnt(mount->mnt, "restrictedmem", size,
+					 VM_NORESERVE);
+	if (IS_ERR(file))
+		return file;
+	r = rm_shmem_check_policy(config, file);
+	if (r) {
+		fput(file);
+		return ERR_PTR(r);
+	}
+	return file;
+}
+
+static int rm_shmem_set_up(struct rm_store *store)
+{
+	struct rm_shmem *shmem;
+	int r;
+
+	shmem = kzalloc(sizeof(*shmem), GFP_KERNEL_ACCOUNT);
+	if (!shmem)
+		return -ENOMEM;
+	shmem->mount = rm_shmem_mount_get(&store->config);
+	if (IS_ERR(shmem->mount)) {
+		r = PTR_ERR(shmem->mount);
+		goto err_free;
+	}
+	shmem->file = rm_shmem_file_create(&store->config, shmem->mount,
+					   (loff_t)store->nr_pages << PAGE_SHIFT);
+	if (IS_ERR(shmem->file)) {
+		r = PTR_ERR(shmem->file);
+		goto err_put;
+	}
+	mapping_set_unevictable(shmem->file->f_mapping);
+	mapping_set_gfp_mask(shmem->file->f_mapping, GFP_HIGHUSER);
+	WRITE_ONCE(store->private, shmem);
+	return 0;
+
+err_put:
+	rm_shmem_mount_put(shmem->mount);
+err_free:
+	kfree(shmem);
+	return r;
+}
+
+static struct file *rm_shmem_file(struct rm_store *store)
+{
+	struct rm_shmem *shmem = store->private;
+
+	return shmem->file;
 }
 
 static void rm_shmem_destroy(struct rm_store *store)
 {
+	struct rm_shmem *shmem = store->private;
+
 	/* The last fput may be deferred, the memory is not to be. */
-	shmem_truncate_range(file_inode(store->backing), 0, (loff_t)-1);
-	fput(store->backing);
-	store->backing = NULL;
+	shmem_truncate_range(file_inode(shmem->file), 0, (loff_t)-1);
+	fput(shmem->file);
+	rm_shmem_mount_put(shmem->mount);
+	store->private = NULL;
+	kfree(shmem);
 }
 
-static struct folio *rm_shmem_get(struct rm_store *store, pgoff_t index)
+static struct folio *rm_shmem_get(struct rm_store *store, pgoff_t index,
+				  gfp_t gfp)
 {
-	struct address_space *mapping = rm_shmem_mapping(store);
+	struct address_space *mapping = rm_shmem_file(store)->f_mapping;
 	struct folio *folio;
 	struct page *page;
 
 	page = shmem_read_mapping_page_gfp(mapping, index,
-					   mapping_gfp_mask(mapping));
+					   mapping_gfp_mask(mapping) | gfp);
 	if (IS_ERR(page)) {
 		/* shmem's word for a poisoned page */
 		if (PTR_ERR(page) == -EIO)
@@ -98,73 +271,96 @@ static struct folio *rm_shmem_find(struct rm_store *store, pgoff_t index)
 {
 	struct page *page;
 
-	page = pagecache_get_page(rm_shmem_mapping(store), index, 0, 0);
+	page = pagecache_get_page(rm_shmem_file(store)->f_mapping, index, 0, 0);
 	return page ? page_folio(page) : NULL;
 }
 
-static bool rm_shmem_lock(struct rm_store *store, struct folio *folio)
+static bool rm_shmem_owns(struct rm_store *store, struct folio *folio,
+			  pgoff_t *first)
 {
-	folio_lock(folio);
-	if (folio->mapping == rm_shmem_mapping(store))
-		return true;
-	folio_unlock(folio);
-	return false;
+	*first = folio->index;
+	return READ_ONCE(folio->mapping) == rm_shmem_file(store)->f_mapping;
 }
 
 static void rm_shmem_discard(struct rm_store *store, pgoff_t start, pgoff_t end)
 {
-	shmem_truncate_range(file_inode(store->backing),
+	shmem_truncate_range(file_inode(rm_shmem_file(store)),
 			     (loff_t)start << PAGE_SHIFT,
 			     ((loff_t)end << PAGE_SHIFT) - 1);
 }
 
 const struct rm_store_ops rm_shmem_ops = {
 	.name = "shmem",
+	.splits = true,
 	.page_sizes = rm_shmem_page_sizes,
-	.huge = rm_shmem_huge,
 	.init = rm_shmem_set_up,
 	.destroy = rm_shmem_destroy,
 	.get = rm_shmem_get,
 	.find = rm_shmem_find,
-	.lock = rm_shmem_lock,
-	.unlock = folio_unlock,
+	.owns = rm_shmem_owns,
 	.discard = rm_shmem_discard,
 };
 
 /**
- * rm_shmem_init() - mount what the files will live on
+ * rm_shmem_give_policy() - make a NUMA policy for a file of another filesystem
+ * @config: the policy
+ * @policy: where it goes; holds none yet
+ *
+ * The functions that make policies are not for modules, but tmpfs makes one for
+ * each file of a mount that has it, and the file's can be taken away.
+ *
+ * Context: Process context, may sleep. Nobody else uses @policy yet.
+ * Return: 0; -EINVAL current's cpuset has none of the nodes; -ENOMEM.
+ */
+int rm_shmem_give_policy(const struct rm_store_config *config,
+			 struct shared_policy *policy)
+{
+#ifdef CONFIG_NUMA
+	struct rm_shmem_mount *mount;
+	struct file *file;
+
+	if (config->numa == RESTRICTEDMEM_NUMA_DEFAULT)
+		return 0;
+	mount = rm_shmem_mount_get(config);
+	if (IS_ERR(mount))
+		return PTR_ERR(mount);
+	file = rm_shmem_file_create(config, mount, 0);
+	if (!IS_ERR(file)) {
+		swap(policy->root, SHMEM_I(file_inode(file))->policy.root);
+		fput(file);
+	}
+	rm_shmem_mount_put(mount);
+	return PTR_ERR_OR_ZERO(file);
+#else
+	return 0;
+#endif
+}
+
+static struct rm_shmem_mount *rm_shmem_defaults[2];
+
+/**
+ * rm_shmem_init() - mount what most files live on, and keep it
  *
  * Context: Module load.
  * Return: 0 or -errno.
  */
 int rm_shmem_init(void)
 {
-	struct file_system_type *type = get_fs_type("tmpfs");
-	u32 thp;
-	int r = 0;
+	static const u32 thp[] = { RESTRICTEDMEM_THP_ALWAYS,
+				   RESTRICTEDMEM_THP_NEVER };
+	int i;
 
-	if (!type)
-		return -ENODEV;
+	for (i = 0; i < ARRAY_SIZE(thp); i++) {
+		const struct rm_store_config config = { .thp = thp[i] };
+		struct rm_shmem_mount *mount = rm_shmem_mount_get(&config);
 
-	for (thp = RESTRICTEDMEM_THP_ALWAYS; thp < ARRAY_SIZE(rm_shmem_mnt);
-	     thp++) {
-		/* tmpfs writes into the string while it takes it apart. */
-		char *options = kstrdup(rm_shmem_options[thp], GFP_KERNEL);
-		struct vfsmount *mnt;
-
-		mnt = options ? vfs_kern_mount(type, SB_KERNMOUNT,
-					       "restrictedmem", options)
-			      : ERR_PTR(-ENOMEM);
-		kfree(options);
-		if (IS_ERR(mnt)) {
-			r = PTR_ERR(mnt);
+		if (IS_ERR(mount)) {
 			rm_shmem_exit();
-			break;
+			return PTR_ERR(mount);
 		}
-		rm_shmem_mnt[thp] = mnt;
+		rm_shmem_defaults[i] = mount;
 	}
-	module_put(type->owner);
-	return r;
+	return 0;
 }
 
 /**
@@ -174,10 +370,9 @@ int rm_shmem_init(void)
  */
 void rm_shmem_exit(void)
 {
-	u32 thp;
+	int i;
 
-	for (thp = 0; thp < ARRAY_SIZE(rm_shmem_mnt); thp++) {
-		mntput(rm_shmem_mnt[thp]);
-		rm_shmem_mnt[thp] = NULL;
-	}
+	for (i = 0; i < ARRAY_SIZE(rm_shmem_defaults); i++)
+		if (rm_shmem_defaults[i])
+			rm_shmem_mount_put(rm_shmem_defaults[i]);
 }

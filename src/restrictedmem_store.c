@@ -23,6 +23,7 @@
 #include <linux/mm.h>
 #include <linux/pagemap.h>
 #include <linux/rcupdate.h>
+#include <linux/slab.h>
 #include <linux/xarray.h>
 
 #include "restrictedmem_internal.h"
@@ -30,8 +31,9 @@
 /* How often a huge folio that somebody else holds is asked to split. */
 #define RM_SPLIT_TRIES	5
 
-/* Pages that all inodes hold. */
+/* Pages that all inodes hold, and the same with all that is reserved. */
 static atomic_long_t rm_total_resident = ATOMIC_LONG_INIT(0);
+static atomic_long_t rm_total_charged = ATOMIC_LONG_INIT(0);
 
 /**
  * rm_store_lookup_ops() - a store by its number in the uapi
@@ -42,7 +44,14 @@ static atomic_long_t rm_total_resident = ATOMIC_LONG_INIT(0);
  */
 const struct rm_store_ops *rm_store_lookup_ops(u32 store)
 {
-	return store == RESTRICTEDMEM_STORE_SHMEM ? &rm_shmem_ops : NULL;
+	switch (store) {
+	case RESTRICTEDMEM_STORE_SHMEM:
+		return &rm_shmem_ops;
+	case RESTRICTEDMEM_STORE_HUGETLB:
+		return &rm_hugetlb_ops;
+	default:
+		return NULL;
+	}
 }
 
 /**
@@ -56,54 +65,93 @@ u64 rm_store_total_resident(void)
 	return atomic_long_read(&rm_total_resident);
 }
 
-static void rm_store_account(struct rm_store *store, long nr_pages)
+/**
+ * rm_store_total_charged() - what counts against the module's limit
+ *
+ * Context: Any.
+ * Return: pages that files hold or have reserved.
+ */
+u64 rm_store_total_charged(void)
 {
-	atomic_long_add(nr_pages, &store->resident);
-	atomic_long_add(nr_pages, &rm_total_resident);
+	return atomic_long_read(&rm_total_charged);
 }
 
-/* Count @nr_pages more, unless that would pass the module's limit. */
-static bool rm_store_try_account(struct rm_store *store, long nr_pages)
+static void rm_charge(long nr_pages)
+{
+	atomic_long_add(nr_pages, &rm_total_charged);
+}
+
+/* Charge @nr_pages more, unless that would pass the module's limit. */
+static bool rm_try_charge(long nr_pages)
 {
 	u64 limit = rm_limit_pages();
 
-	rm_store_account(store, nr_pages);
-	if (!limit || rm_store_total_resident() <= limit)
+	rm_charge(nr_pages);
+	if (!limit || rm_store_total_charged() <= limit)
 		return true;
-	rm_store_account(store, -nr_pages);
+	rm_charge(-nr_pages);
 	return false;
+}
+
+/* A folio comes into the table, or goes. */
+static void rm_store_count(struct rm_store *store, struct folio *folio,
+			   long nr_pages)
+{
+	atomic_long_add(nr_pages, &rm_total_resident);
+	atomic_long_add(nr_pages, &store->resident);
+	atomic_long_add(nr_pages, &store->by_order[folio_order(folio)]);
+	atomic_long_add(nr_pages, &store->by_node[folio_nid(folio)]);
 }
 
 /**
  * rm_store_init() - an inode begins, without a size
  * @store: the inode's store
- * @thp: enum restrictedmem_thp, not DEFAULT
+ * @config: what it was asked to be, with all values checked
  *
  * Context: Any.
  */
-void rm_store_init(struct rm_store *store, u32 thp)
+void rm_store_init(struct rm_store *store, const struct rm_store_config *config)
 {
 	memset(store, 0, sizeof(*store));
-	store->thp = thp;
+	store->config = *config;
 	xa_init(&store->folios);
+	xa_init(&store->lost);
 }
 
 /**
  * rm_store_set_size() - the size is known
  * @store: a store without a size
- * @ops: the kind of store
  * @size: bytes, a multiple of its page size
  *
  * Context: The inode's invalidate_lock is held for writing. May sleep.
- * Return: 0, or what the store's init says.
+ * Return: 0; -ENOSPC a reservation beyond the module's limit; -ENOMEM; or what
+ * the store's init says.
  */
-int rm_store_set_size(struct rm_store *store, const struct rm_store_ops *ops,
-		      loff_t size)
+int rm_store_set_size(struct rm_store *store, loff_t size)
 {
-	int r = ops->init(store, size);
+	pgoff_t reserved = store->config.reserve ? size >> PAGE_SHIFT : 0;
+	atomic_long_t *by_node;
+	int r = -ENOMEM;
 
-	if (!r)
-		store->ops = ops;
+	if (!rm_try_charge(reserved))
+		return -ENOSPC;
+	by_node = kcalloc(nr_node_ids, sizeof(*by_node), GFP_KERNEL_ACCOUNT);
+	if (!by_node)
+		goto err_uncharge;
+
+	store->nr_pages = size >> PAGE_SHIFT;
+	r = store->config.ops->init(store);
+	if (r)
+		goto err_free;
+	/* Who only looks takes no lock. */
+	smp_store_release(&store->by_node, by_node);
+	return 0;
+
+err_free:
+	store->nr_pages = 0;
+	kfree(by_node);
+err_uncharge:
+	rm_charge(-reserved);
 	return r;
 }
 
@@ -117,14 +165,26 @@ static void rm_store_unpin(struct rm_store *store, pgoff_t start, pgoff_t end)
 	struct folio *folio;
 
 	while ((folio = xa_find(&store->folios, &index, end - 1, XA_PRESENT))) {
+		long nr_pages = folio_nr_pages(folio);
+
 		xa_erase(&store->folios, index);
-		if (xa_is_value(folio)) {
-			WRITE_ONCE(store->poisoned, store->poisoned - 1);
-			continue;
-		}
-		rm_store_account(store, -folio_nr_pages(folio));
+		rm_store_count(store, folio, -nr_pages);
+		if (!store->config.reserve)
+			rm_charge(-nr_pages);
 		folio_put(folio);
 		cond_resched();
+	}
+}
+
+/* As rm_store_unpin(), for the marks of lost pages. */
+static void rm_store_forget_lost(struct rm_store *store, pgoff_t start,
+				 pgoff_t end)
+{
+	unsigned long index = start;
+
+	while (xa_find(&store->lost, &index, end - 1, XA_PRESENT)) {
+		xa_erase(&store->lost, index);
+		WRITE_ONCE(store->nr_lost, store->nr_lost - 1);
 	}
 }
 
@@ -136,12 +196,17 @@ static void rm_store_unpin(struct rm_store *store, pgoff_t start, pgoff_t end)
  */
 void rm_store_destroy(struct rm_store *store)
 {
-	if (!store->ops)
+	if (!store->nr_pages)
 		return;
 	rm_store_unpin(store, 0, ULONG_MAX);
+	rm_store_forget_lost(store, 0, ULONG_MAX);
 	WARN_ON_ONCE(atomic_long_read(&store->resident));
-	store->ops->destroy(store);
-	store->ops = NULL;
+	store->config.ops->destroy(store);
+	if (store->config.reserve)
+		rm_charge(-store->nr_pages);
+	kfree(store->by_node);
+	store->by_node = NULL;
+	store->nr_pages = 0;
 }
 
 /*
@@ -149,21 +214,25 @@ void rm_store_destroy(struct rm_store *store)
  * when it is there already; -ENOMEM; -ENOSPC at the module's limit; -EAGAIN
  * when the folio is no longer the store's.
  */
-static int rm_store_pin(struct rm_store *store, struct folio *folio, gfp_t gfp,
-			bool limited)
+static int rm_store_pin(struct rm_store *store, pgoff_t index,
+			struct folio *folio, gfp_t gfp, bool limited)
 {
-	XA_STATE_ORDER(xas, &store->folios, folio->index, folio_order(folio));
+	XA_STATE_ORDER(xas, &store->folios, index, folio_order(folio));
+	bool charged = !store->config.reserve, known = false;
 	long nr_pages = folio_nr_pages(folio);
-	bool known = false;
+	pgoff_t first;
 	void *old;
 
-	if (!store->ops->lock(store, folio))
+	folio_lock(folio);
+	if (!store->config.ops->owns(store, folio, &first)) {
+		folio_unlock(folio);
 		return -EAGAIN;
-	if (!limited) {
-		rm_store_account(store, nr_pages);
-	} else if (!rm_store_try_account(store, nr_pages)) {
-		known = xa_load(&store->folios, folio->index) == folio;
-		store->ops->unlock(folio);
+	}
+	if (charged && !limited) {
+		rm_charge(nr_pages);
+	} else if (charged && !rm_try_charge(nr_pages)) {
+		known = xa_load(&store->folios, index) == folio;
+		folio_unlock(folio);
 		return known ? 0 : -ENOSPC;
 	}
 	do {
@@ -173,50 +242,80 @@ static int rm_store_pin(struct rm_store *store, struct folio *folio, gfp_t gfp,
 			known = true;
 		} else {
 			xas_store(&xas, folio);
-			if (!xas_error(&xas))
+			if (!xas_error(&xas)) {
 				folio_get(folio);
+				rm_store_count(store, folio, nr_pages);
+			}
 		}
 		xas_unlock(&xas);
 	} while (xas_nomem(&xas, gfp));
-	store->ops->unlock(folio);
+	folio_unlock(folio);
 
-	if (known || xas_error(&xas))
-		rm_store_account(store, -nr_pages);
+	if (charged && (known || xas_error(&xas)))
+		rm_charge(-nr_pages);
 	WARN_ON_ONCE(old && old != folio);
 	return known ? 0 : xas_error(&xas);
+}
+
+/*
+ * Not beyond the end, and not huge where that is not wanted: an administrator
+ * can make shmem give huge pages against all it was told ("force" in
+ * transparent_hugepage/shmem_enabled).
+ */
+static bool rm_store_fits(struct rm_store *store, pgoff_t index,
+			  struct folio *folio)
+{
+	if (store->config.thp == RESTRICTEDMEM_THP_NEVER &&
+	    folio_test_large(folio))
+		return false;
+	return rm_folio_end(folio, index) <= store->nr_pages;
 }
 
 /**
  * rm_store_get() - the folio at an index, allocated if need be
  * @store: a store with a size
  * @index: a page within the size
+ * @gfp: flags for the allocation, on top of the store's
  * @folio: where it goes, with a reference for the caller
  *
  * Context: The inode's invalidate_lock is held for reading. May sleep; a new
  * folio is charged to current's memcg.
- * Return: 0, -ENOMEM, -ENOSPC, -EHWPOISON, -EINTR. After -ENOMEM and -ENOSPC
- * the caller must call rm_store_trim() once it has dropped the lock.
+ * Return: 0, -ENOMEM, -ENOSPC, -EHWPOISON, -EINTR for a fatal signal, -EFBIG
+ * the store gave more than it should have. After -ENOMEM, -ENOSPC and -EFBIG
+ * the caller must call rm_store_trim() once it has dropped the lock, and may
+ * try again after -EFBIG.
  */
-int rm_store_get(struct rm_store *store, pgoff_t index, struct folio **folio)
+int rm_store_get(struct rm_store *store, pgoff_t index, gfp_t gfp,
+		 struct folio **folio)
 {
 	struct folio *f;
 	int r;
 
 	f = xa_load(&store->folios, index);
-	if (xa_is_value(f))
-		return -EHWPOISON;
 	if (f) {
+		if (rm_store_page_is_lost(store, f, index))
+			return -EHWPOISON;
 		folio_get(f);
 		*folio = f;
 		return 0;
 	}
-	if (rm_limit_pages() && rm_store_total_resident() >= rm_limit_pages())
+	if (xa_load(&store->lost, index))
+		return -EHWPOISON;
+	/* Spare the store what rm_store_pin() would refuse. */
+	if (!store->config.reserve && rm_limit_pages() &&
+	    rm_store_total_charged() >= rm_limit_pages())
 		return -ENOSPC;
 	do {
-		f = store->ops->get(store, index);
+		f = store->config.ops->get(store, index, gfp);
 		if (IS_ERR(f))
 			return PTR_ERR(f);
-		r = rm_store_pin(store, f, GFP_KERNEL_ACCOUNT, true);
+		if (rm_store_fits(store, index, f))
+			r = rm_store_pin(store, index, f, GFP_KERNEL_ACCOUNT,
+					 true);
+		else
+			r = -EFBIG;
+		if (!r && rm_store_page_is_lost(store, f, index))
+			r = -EHWPOISON;
 		if (r)
 			folio_put(f);
 	} while (r == -EAGAIN);
@@ -230,24 +329,36 @@ int rm_store_get(struct rm_store *store, pgoff_t index, struct folio **folio)
  * @store: a store with a size
  * @index: where rm_store_get() failed
  *
+ * Of a folio that is larger than it should be, the page at @index stays.
  * Does nothing when somebody else has entered it since.
  *
  * Context: The inode's invalidate_lock is held for writing. May sleep.
  */
 void rm_store_trim(struct rm_store *store, pgoff_t index)
 {
+	const struct rm_store_ops *ops = store->config.ops;
 	struct folio *folio;
 	pgoff_t start, end;
+	bool fits;
 
 	if (xa_load(&store->folios, index))
 		return;
-	folio = store->ops->find(store, index);
+	folio = ops->find(store, index);
 	if (!folio)
 		return;
-	start = folio->index;
-	end = start + folio_nr_pages(folio);
+	start = rm_folio_first(folio, index);
+	end = rm_folio_end(folio, index);
+	fits = rm_store_fits(store, index, folio);
 	folio_put(folio);
-	store->ops->discard(store, start, end);
+
+	if (fits) {
+		ops->discard(store, start, end);
+		return;
+	}
+	if (start < index)
+		ops->discard(store, start, index);
+	if (index + 1 < end)
+		ops->discard(store, index + 1, end);
 }
 
 /**
@@ -257,13 +368,10 @@ void rm_store_trim(struct rm_store *store, pgoff_t index)
  *
  * Context: Within rcu_read_lock(); any context but NMI. The folio may be used
  * until rcu_read_unlock(), without a reference.
- * Return: the folio, or NULL when it is not resident, lost to a memory error, or
- * may be going away.
+ * Return: the folio, or NULL when it is not resident or may be going away.
  */
 struct folio *rm_store_peek(struct rm_store *store, pgoff_t index)
 {
-	struct folio *folio;
-
 	RCU_LOCKDEP_WARN(!rcu_read_lock_held(), "no RCU read lock");
 	/*
 	 * Pairs with the releases in rm_store_discard(). Should the range be
@@ -274,8 +382,45 @@ struct folio *rm_store_peek(struct rm_store *store, pgoff_t index)
 	    index >= READ_ONCE(store->busy_start) &&
 	    index < READ_ONCE(store->busy_end))
 		return NULL;
-	folio = xa_load(&store->folios, index);
-	return xa_is_value(folio) ? NULL : folio;
+	return xa_load(&store->folios, index);
+}
+
+/**
+ * rm_store_has_lost() - was a page of a range lost to a memory error?
+ * @store: a store with a size
+ * @start: first page
+ * @end: the page after the last
+ *
+ * Context: Any.
+ * Return: true if so.
+ */
+bool rm_store_has_lost(struct rm_store *store, pgoff_t start, pgoff_t end)
+{
+	unsigned long index = start;
+
+	return xa_find(&store->lost, &index, end - 1, XA_PRESENT);
+}
+
+/**
+ * rm_store_page_is_lost() - was a page of a folio lost to a memory error?
+ * @store: a store with a size
+ * @folio: one of its folios
+ * @index: a page of it
+ *
+ * Context: Any; the folio stays.
+ * Return: true if so, also when the kernel has only marked the page yet.
+ */
+bool rm_store_page_is_lost(struct rm_store *store, struct folio *folio,
+			   pgoff_t index)
+{
+	if (xa_load(&store->lost, index))
+		return true;
+	if (store->config.ops->splits)
+		return PageHWPoison(rm_folio_page(folio, index));
+	/* The mark is the head's; which page it is about, we are told later. */
+	return folio_test_hwpoison(folio) &&
+	       !rm_store_has_lost(store, rm_folio_first(folio, index),
+				  rm_folio_end(folio, index));
 }
 
 /**
@@ -291,11 +436,11 @@ void rm_store_whole_folios(struct rm_store *store, pgoff_t *start, pgoff_t *end)
 	struct folio *folio;
 
 	folio = xa_load(&store->folios, *start);
-	if (folio && !xa_is_value(folio))
-		*start = min(*start, folio->index);
+	if (folio)
+		*start = rm_folio_first(folio, *start);
 	folio = xa_load(&store->folios, *end - 1);
-	if (folio && !xa_is_value(folio))
-		*end = max(*end, folio->index + folio_nr_pages(folio));
+	if (folio)
+		*end = rm_folio_end(folio, *end - 1);
 }
 
 static bool rm_store_is_empty(struct rm_store *store, pgoff_t start,
@@ -319,18 +464,18 @@ static bool rm_store_repin(struct rm_store *store, pgoff_t start, pgoff_t end)
 	while (index < end) {
 		pgoff_t next = index + 1;
 
-		folio = store->ops->find(store, index);
+		folio = store->config.ops->find(store, index);
 		if (folio) {
-			next = folio->index + folio_nr_pages(folio);
-			if (folio->index < start || next > end)
+			next = rm_folio_end(folio, index);
+			if (rm_folio_first(folio, index) < start || next > end)
 				beyond = true;
 			/*
 			 * These pages have been ours before, and their
 			 * contents are not to be lost: this must not fail, and
 			 * takes a few small nodes at most.
 			 */
-			rm_store_pin(store, folio, GFP_KERNEL | __GFP_NOFAIL,
-				     false);
+			rm_store_pin(store, index, folio,
+				     GFP_KERNEL | __GFP_NOFAIL, false);
 			folio_put(folio);
 		}
 		index = next;
@@ -356,6 +501,7 @@ void rm_store_discard(struct rm_store *store, pgoff_t start, pgoff_t end)
 	int tries = RM_SPLIT_TRIES;
 	bool beyond;
 
+	rm_store_forget_lost(store, start, end);
 	if (rm_store_is_empty(store, start, end))
 		return;
 	rm_store_whole_folios(store, &first, &last);
@@ -367,7 +513,7 @@ void rm_store_discard(struct rm_store *store, pgoff_t start, pgoff_t end)
 	synchronize_rcu_expedited();
 	for (;;) {
 		rm_store_unpin(store, first, last);
-		store->ops->discard(store, start, end);
+		store->config.ops->discard(store, start, end);
 		beyond = rm_store_repin(store, first, start);
 		beyond |= rm_store_repin(store, end, last);
 		/* A passing reference, as a fault's, is gone in a moment. */
@@ -385,18 +531,20 @@ void rm_store_discard(struct rm_store *store, pgoff_t start, pgoff_t end)
  * @index: the page
  *
  * The page goes, and the rest of its huge folio stays as small ones: freed in
- * one piece with its folio, the kernel would use it again. A mark takes its
- * place, so that nobody gets a new one unawares; to discard the page removes it.
- * A folio that cannot be split keeps the page, whose own mark then has to do.
+ * one piece with its folio, the kernel would use it again. The pages of the
+ * system's pool stay whole, and it is the pool that does not hand them out again.
+ * A mark takes the page's place, so that nobody gets it, or a new one unawares;
+ * to discard the page removes it.
  *
  * Context: As rm_store_discard().
  */
 void rm_store_lose(struct rm_store *store, pgoff_t index)
 {
-	rm_store_discard(store, index, index + 1);
-	if (xa_load(&store->folios, index))
+	if (store->config.ops->splits)
+		rm_store_discard(store, index, index + 1);
+	if (xa_load(&store->lost, index))
 		return;
-	xa_store(&store->folios, index, xa_mk_value(0),
+	xa_store(&store->lost, index, xa_mk_value(0),
 		 GFP_KERNEL | __GFP_NOFAIL);
-	WRITE_ONCE(store->poisoned, store->poisoned + 1);
+	WRITE_ONCE(store->nr_lost, store->nr_lost + 1);
 }

@@ -13,89 +13,145 @@
 #define RESTRICTEDMEM_STORE_H
 
 #include <linux/atomic.h>
+#include <linux/mm.h>
+#include <linux/nodemask.h>
 #include <linux/types.h>
 #include <linux/xarray.h>
 
 struct file;
 struct folio;
 struct rm_store;
+struct shared_policy;
+
+#define RM_NR_ORDERS	(PUD_SHIFT - PAGE_SHIFT + 1)
 
 /**
  * struct rm_store_ops - one kind of store
  * @name: as fdinfo shows it
+ * @splits: a folio can lose a part and keep the rest as smaller folios. Where
+ *	that is false all ranges to discard begin and end with whole folios.
  * @page_sizes: what a file can ask for, in bytes, or-ed together; 0 when the
  *	store does not work on this machine
- * @huge: whether it can give folios larger than the page size now
- * @init: set up for a size in bytes; may sleep. Return: 0 or -errno.
- * @destroy: undo @init; the table is empty
- * @get: the folio at an index: found, or allocated, zeroed and charged to
- *	current; with a reference for the caller. May sleep. Return: the folio
- *	or an ERR_PTR: -ENOMEM, -ENOSPC, -EHWPOISON, -EINTR.
+ * @init: set up for a size in pages; may sleep. Return: 0 or -errno.
+ * @destroy: undo @init, and free all pages; the table is empty
+ * @get: the folio at an index: found, or allocated with more gfp flags than its
+ *	own, zeroed and charged to current; with a reference for the caller. May
+ *	sleep. Return: the folio or an ERR_PTR: -ENOMEM, -ENOSPC, -EHWPOISON,
+ *	-EINTR for a fatal signal.
  * @find: the folio at an index with a reference, or NULL; never allocates
- * @lock: take the folio's lock; false, without it, when the folio is no longer
- *	the store's
- * @unlock: drop it
+ * @owns: whether a folio, with a reference but without its lock, is the
+ *	store's, and the index of its first page; any context
  * @discard: free the pages of a range; a folio that is only partly in the
  *	range is split if possible, and else zeroed there. The table holds no
  *	reference on any folio that is touched.
  */
 struct rm_store_ops {
 	const char *name;
+	bool splits;
 	u64 (*page_sizes)(void);
-	bool (*huge)(void);
-	int (*init)(struct rm_store *store, loff_t size);
+	int (*init)(struct rm_store *store);
 	void (*destroy)(struct rm_store *store);
-	struct folio *(*get)(struct rm_store *store, pgoff_t index);
+	struct folio *(*get)(struct rm_store *store, pgoff_t index, gfp_t gfp);
 	struct folio *(*find)(struct rm_store *store, pgoff_t index);
-	bool (*lock)(struct rm_store *store, struct folio *folio);
-	void (*unlock)(struct folio *folio);
+	bool (*owns)(struct rm_store *store, struct folio *folio, pgoff_t *first);
 	void (*discard)(struct rm_store *store, pgoff_t start, pgoff_t end);
 };
 
 /**
+ * struct rm_store_config - what a file was asked to be; constant
+ * @ops: what kind of store it is
+ * @page_size: bytes, one of its page sizes
+ * @thp: enum restrictedmem_thp, resolved; shmem alone
+ * @numa: enum restrictedmem_numa
+ * @nodes: nodes that @numa is about
+ * @reserve: set all pages aside when the size is set
+ */
+struct rm_store_config {
+	const struct rm_store_ops *ops;
+	unsigned long page_size;
+	u32 thp;
+	u32 numa;
+	nodemask_t nodes;
+	bool reserve;
+};
+
+/**
  * struct rm_store - the pages of one inode
- * @ops: what kind it is; NULL until the size is set
- * @backing: the file of another filesystem that holds the pages; never enters
- *	an fd table
- * @thp: enum restrictedmem_thp, resolved; constant
- * @folios: index to folio, multi-index entries, or to a mark (a value entry)
- *	where a page was lost to a memory error; changed under the inode's
+ * @config: what it is
+ * @nr_pages: its size, 0 until that is set
+ * @private: the kind's own, with the files of another filesystem that hold the
+ *	pages and never enter an fd table; NULL until the size is set
+ * @folios: index to folio, multi-index entries; changed under the inode's
  *	invalidate_lock: filled by its readers, emptied by its writers
+ * @lost: index to a mark where a page was lost to a memory error; changed under
+ *	the invalidate_lock, held for writing
  * @busy: entries of [@busy_start, @busy_end) may be going away; lock-free
  *	readers stay out
  * @busy_start: first page of that range; changed while @busy is false
  * @busy_end: the page after its last; changed while @busy is false
  * @resident: pages in @folios
- * @poisoned: marks in @folios
+ * @by_order: the same, for each order of folio
+ * @by_node: the same, for each node; NULL until the size is set
+ * @nr_lost: marks in @lost
  */
 struct rm_store {
-	const struct rm_store_ops *ops;
-	struct file *backing;
-	u32 thp;
+	struct rm_store_config config;
+	pgoff_t nr_pages;
+	void *private;
 	struct xarray folios;
+	struct xarray lost;
 	bool busy;
 	pgoff_t busy_start;
 	pgoff_t busy_end;
 	atomic_long_t resident;
-	unsigned long poisoned;
+	atomic_long_t by_order[RM_NR_ORDERS];
+	atomic_long_t *by_node;
+	unsigned long nr_lost;
 };
 
+/* The first page of the folio that has a page of the store; they are aligned. */
+static inline pgoff_t rm_folio_first(struct folio *folio, pgoff_t index)
+{
+	return round_down(index, folio_nr_pages(folio));
+}
+
+static inline pgoff_t rm_folio_end(struct folio *folio, pgoff_t index)
+{
+	return rm_folio_first(folio, index) + folio_nr_pages(folio);
+}
+
+static inline struct page *rm_folio_page(struct folio *folio, pgoff_t index)
+{
+	return folio_page(folio, index - rm_folio_first(folio, index));
+}
+
 extern const struct rm_store_ops rm_shmem_ops;
+extern const struct rm_store_ops rm_hugetlb_ops;
 
 int rm_shmem_init(void);
 void rm_shmem_exit(void);
+bool rm_shmem_has_huge(void);
+int rm_shmem_give_policy(const struct rm_store_config *config,
+			 struct shared_policy *policy);
+
+int rm_hugetlb_init(void);
+void rm_hugetlb_exit(void);
 
 const struct rm_store_ops *rm_store_lookup_ops(u32 store);
 u64 rm_store_total_resident(void);
+u64 rm_store_total_charged(void);
 
-void rm_store_init(struct rm_store *store, u32 thp);
-int rm_store_set_size(struct rm_store *store, const struct rm_store_ops *ops,
-		      loff_t size);
+void rm_store_init(struct rm_store *store, const struct rm_store_config *config);
+int rm_store_set_size(struct rm_store *store, loff_t size);
 void rm_store_destroy(struct rm_store *store);
 
-int rm_store_get(struct rm_store *store, pgoff_t index, struct folio **folio);
+int rm_store_get(struct rm_store *store, pgoff_t index, gfp_t gfp,
+		 struct folio **folio);
 void rm_store_trim(struct rm_store *store, pgoff_t index);
 struct folio *rm_store_peek(struct rm_store *store, pgoff_t index);
+bool rm_store_page_is_lost(struct rm_store *store, struct folio *folio,
+			   pgoff_t index);
+bool rm_store_has_lost(struct rm_store *store, pgoff_t start, pgoff_t end);
 void rm_store_whole_folios(struct rm_store *store, pgoff_t *start,
 			   pgoff_t *end);
 void rm_store_discard(struct rm_store *store, pgoff_t start, pgoff_t end);

@@ -74,6 +74,8 @@ enum restrictedmem_store {
 #define RESTRICTEDMEM_FEATURE_THP	(1ULL << 2)
 /* RESTRICTEDMEM_LINK and RESTRICTEDMEM_CREATE_VIEWS are known. */
 #define RESTRICTEDMEM_FEATURE_LINK	(1ULL << 3)
+/* restrictedmem_create.numa is known, and the kernel has NUMA policies. */
+#define RESTRICTEDMEM_FEATURE_NUMA	(1ULL << 4)
 
 /**
  * struct restrictedmem_info - what this module can do (RESTRICTEDMEM_INFO)
@@ -114,19 +116,49 @@ struct restrictedmem_info {
  * same time, over the same pages too. Without the flag one view has them.
  */
 #define RESTRICTEDMEM_CREATE_VIEWS	(1U << 1)
+/*
+ * Set all pages of the size aside at once, so that none is missing later. Only
+ * for RESTRICTEDMEM_STORE_HUGETLB, and not with RESTRICTEDMEM_NUMA_BIND.
+ */
+#define RESTRICTEDMEM_CREATE_RESERVE	(1U << 2)
 
 /**
  * enum restrictedmem_thp - huge page policy of a shmem file
+ *
+ * A huge page that reaches beyond the end of the file is never made, nor one
+ * against what /sys/kernel/mm/transparent_hugepage/shmem_enabled denies.
+ *
  * @RESTRICTEDMEM_THP_DEFAULT: what the module was loaded with (parameter
  *	"thp"), which is ALWAYS unless somebody said otherwise
  * @RESTRICTEDMEM_THP_ALWAYS: a huge page wherever one fits into the file and
  *	can be had
  * @RESTRICTEDMEM_THP_NEVER: pages of 4 KiB only
+ * @RESTRICTEDMEM_THP_WITHIN_SIZE: the same as ALWAYS, by tmpfs's name for it
  */
 enum restrictedmem_thp {
 	RESTRICTEDMEM_THP_DEFAULT = 0,
 	RESTRICTEDMEM_THP_ALWAYS = 1,
 	RESTRICTEDMEM_THP_NEVER = 2,
+	RESTRICTEDMEM_THP_WITHIN_SIZE = 3,
+};
+
+/**
+ * enum restrictedmem_numa - which nodes a file's pages come from
+ * @RESTRICTEDMEM_NUMA_DEFAULT: as the policy of the task says that populates
+ *	or faults, see set_mempolicy(2)
+ * @RESTRICTEDMEM_NUMA_BIND: only from the given nodes
+ * @RESTRICTEDMEM_NUMA_PREFERRED: from the one given node, if it has any
+ * @RESTRICTEDMEM_NUMA_INTERLEAVE: from the given nodes in turn
+ *
+ * As in mbind(2), the policy is that of the memory, whoever faults, and the
+ * nodes are those of the given ones that the cpuset of the task has which sets
+ * the file's size.
+ */
+enum restrictedmem_numa {
+	RESTRICTEDMEM_NUMA_DEFAULT = 0,
+	RESTRICTEDMEM_NUMA_BIND = 1,
+	RESTRICTEDMEM_NUMA_PREFERRED = 2,
+	RESTRICTEDMEM_NUMA_INTERLEAVE = 3,
 };
 
 /**
@@ -135,16 +167,31 @@ enum restrictedmem_thp {
  * @flags: RESTRICTEDMEM_CREATE_* bits; in
  * @length: size of the memory in bytes, a multiple of @page_size; in. 0: set
  *	once, later, by ftruncate(2). It never changes after.
- * @page_size: the store's page size in bytes, 0 for its default; in. For shmem
- *	4096, whatever @thp says.
+ * @page_size: the store's page size in bytes, 0 for its smallest; in. For shmem
+ *	4096, whatever @thp says. To populate or to discard, offsets and lengths
+ *	have to be multiples of it.
  * @store: one of &enum restrictedmem_store; in
  * @thp: one of &enum restrictedmem_thp; in
+ * @numa: one of &enum restrictedmem_numa; in
+ * @reserved: must be 0; in
+ * @nodes: the nodes that @numa is about, a bit for each from 0 to 63; in. At
+ *	least one, with memory; exactly one for RESTRICTEDMEM_NUMA_PREFERRED;
+ *	0 for RESTRICTEDMEM_NUMA_DEFAULT.
+ *
+ * Pages of a pool (RESTRICTEDMEM_STORE_HUGETLB) are taken from it when they are
+ * populated or faulted, which fails with ENOSPC when it is empty, unless they
+ * were reserved. The memory cgroup is not charged for them; the hugetlb cgroup
+ * is.
  *
  * Return: a new file descriptor, close-on-exec, to a file that holds no page
  * yet and belongs to nobody until a consumer binds it. EINVAL: an unknown
  * flag or store, a length or page size that does not fit, @thp on a store
- * other than shmem. EOPNOTSUPP: a store that this module or machine does not
- * have. EMFILE, ENFILE, ENOMEM as open(2).
+ * other than shmem, @numa and @nodes that do not go together, or a node that
+ * has no memory or all of which the task may not use. EOPNOTSUPP: a store that
+ * this module or machine does not have, NUMA policies on a kernel without, or
+ * RESTRICTEDMEM_CREATE_RESERVE where it cannot be had. ENOSPC: a reservation
+ * that the pool or the module's limit cannot hold (from ftruncate(2) when
+ * @length is 0). EMFILE, ENFILE, ENOMEM as open(2).
  */
 struct restrictedmem_create {
 	__u32 size;
@@ -153,6 +200,9 @@ struct restrictedmem_create {
 	__u64 page_size;
 	__u32 store;
 	__u32 thp;
+	__u32 numa;
+	__u32 reserved;
+	__u64 nodes;
 };
 
 #define RESTRICTEDMEM_CREATE	_IO(RESTRICTEDMEM_IOCTL_TYPE, 0x01)

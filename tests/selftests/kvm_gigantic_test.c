@@ -3,12 +3,12 @@
  * Copyright (C) 2026 The restrictedmem authors
  *
  * Mappings of 1 GiB in a VM with private memory: they need a gigabyte of one
- * kind. The store has no folios of that size, so that the shared half, from
- * hugetlbfs, has to show it.
+ * kind. Of the stores, hugetlb has folios of that size.
  */
 #include <sys/mman.h>
 
 #include "kselftest_harness.h"
+#include "hugetlb.h"
 #include "kvm_util.h"
 
 #define SIZE	GIB
@@ -105,6 +105,79 @@ TEST_F(gigantic, prefault_maps_a_gigabyte)
 	READ(0ULL);
 	EXPECT_WORKS(ioctl(self->vcpu.fd, KVM_PRE_FAULT_MEMORY, &range));
 	EXPECT_EQ(0, range.size);
+	EXPECT_EQ(1, PAGES("1g"));
+}
+
+/* Private memory in one page of the system's pool */
+FIXTURE(pooled) {
+	struct vm vm;
+	struct vcpu vcpu;
+	int fd;
+	char *hva;
+};
+
+FIXTURE_SETUP(pooled)
+{
+	ASSERT_LE(1, pool_count(GIB, "free_hugepages"));
+	vm_create(&self->vm, KVM_X86_SW_PROTECTED_VM);
+	vcpu_create(&self->vm, &self->vcpu, 0);
+	self->fd = create_pooled(GIB, SIZE, RESTRICTEDMEM_CREATE_RESERVE);
+	ASSERT_LE(0, self->fd);
+	self->hva = map_anonymous(SIZE);
+	ASSERT_EQ(0, vm_region2(&self->vm, SLOT, KVM_MEM_GUEST_MEMFD, DATA, SIZE,
+				self->hva, self->fd, 0));
+	*(uint64_t *)(self->hva + SIZE / 2) = 42;
+	ASSERT_EQ(0, vm_set_private(&self->vm, DATA, SIZE, true));
+	/* Whatever else the guest needs is mapped. */
+	READ(0ULL);
+}
+
+FIXTURE_TEARDOWN(pooled)
+{
+	vcpu_destroy(&self->vcpu);
+	vm_destroy(&self->vm);
+	munmap(self->hva, SIZE);
+	close(self->fd);
+}
+
+TEST_F(pooled, private_gigabyte_is_one_mapping)
+{
+	EXPECT_EQ(0, READ(DATA + 5 * PAGE));
+	EXPECT_EQ(1, PAGES("1g"));
+	EXPECT_EQ(SIZE, resident(self->fd));
+	EXPECT_EQ(SIZE, fdinfo_number(self->fd, "resident_order18"));
+}
+
+TEST_F(pooled, shared_page_splits_it)
+{
+	ASSERT_EQ(0, READ(DATA + 5 * PAGE));
+	ASSERT_EQ(0, vm_set_private(&self->vm, DATA + SIZE / 2, PAGE, false));
+	EXPECT_EQ(0, READ(DATA + 5 * PAGE));
+	EXPECT_EQ(0, PAGES("1g"));
+	EXPECT_EQ(42, READ(DATA + SIZE / 2));
+	ASSERT_EQ(0, vm_set_private(&self->vm, DATA + SIZE / 2, PAGE, true));
+	EXPECT_EQ(0, READ(DATA + SIZE / 2));
+	EXPECT_EQ(1, PAGES("1g"));
+}
+
+TEST_F(pooled, prefault_maps_a_gigabyte)
+{
+	struct kvm_pre_fault_memory range = { .gpa = DATA + 7 * PAGE, .size = PAGE };
+
+	EXPECT_WORKS(ioctl(self->vcpu.fd, KVM_PRE_FAULT_MEMORY, &range));
+	EXPECT_EQ(1, PAGES("1g"));
+}
+
+TEST_F(pooled, discard_unmaps_it)
+{
+	vcpu_start(&self->vcpu, watch_word, DATA + 5 * PAGE, 0, 0);
+	ASSERT_EQ(0, vcpu_sync(&self->vcpu));
+	ASSERT_EQ(1, PAGES("1g"));
+	EXPECT_FAILS(EINVAL, punch(self->fd, 0, HUGE));
+	ASSERT_EQ(0, punch(self->fd, 0, SIZE));
+	EXPECT_EQ(0, PAGES("1g"));
+	EXPECT_EQ(0, resident(self->fd));
+	EXPECT_EQ(0, vcpu_sync(&self->vcpu));
 	EXPECT_EQ(1, PAGES("1g"));
 }
 

@@ -176,6 +176,24 @@ TEST_F(poison, error_on_a_page_that_was_ours)
 	EXPECT_EQ(0, fdinfo_number(self->fd, "poisoned"));
 }
 
+/* All around it is new, and may be one huge page with the mark in it. */
+TEST_F(poison, new_pages_around_a_lost_one)
+{
+	struct rmt_page page;
+
+	POISON();
+	ASSERT_EQ(0, punch(self->fd, 0, BAD * PAGE));
+	ASSERT_EQ(0, punch(self->fd, (BAD + 1) * PAGE,
+			   (self->pages - BAD - 1) * PAGE));
+	ASSERT_NE(0, get_pfn(self->c, self->id, BAD - 1));
+	EXPECT_FAILS(EHWPOISON, get_page(self->c, self->id, BAD, 0, &page));
+	ASSERT_EQ(0, get_page(self->c, self->id, BAD - 1, 0, &page));
+	EXPECT_EQ(0, page.order);
+	ASSERT_EQ(0, punch(self->fd, BAD * PAGE, PAGE));
+	EXPECT_NE(0, get_pfn(self->c, self->id, BAD));
+	EXPECT_EQ(0, count_nonzero(self->c, self->id, 0, self->pages));
+}
+
 TEST_F(poison, several_errors)
 {
 	for (uint64_t i = 0; i < 8; i += 2)

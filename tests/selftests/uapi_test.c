@@ -133,9 +133,12 @@ TEST_F(device, info_that_cannot_be_written)
 
 /* Sizes */
 
+/* The first version of the struct had 32 bytes. */
+#define CREATE_V1	32
+
 TEST_F(device, short_struct)
 {
-	uint32_t sizes[] = { 0, 4, 8, sizeof(struct restrictedmem_create) - 1 };
+	uint32_t sizes[] = { 0, 4, 8, CREATE_V1 - 1 };
 
 	for (int i = 0; i < ARRAY_SIZE(sizes); i++) {
 		self->args.size = sizes[i];
@@ -143,6 +146,18 @@ TEST_F(device, short_struct)
 		EXPECT_FAILS(EINVAL, ioctl(self->dev, RESTRICTEDMEM_INFO,
 					   &self->args));
 	}
+}
+
+TEST_F(device, create_as_first_published)
+{
+	int fd;
+
+	self->args.size = CREATE_V1;
+	/* Not the caller's */
+	self->args.numa = UINT32_MAX;
+	fd = do_create(self->dev, &self->args);
+	EXPECT_LE(0, fd);
+	close(fd);
 }
 
 TEST_F(device, longer_create_with_a_zero_tail)
@@ -209,6 +224,7 @@ TEST_F(device, info_says_what_there_is)
 	EXPECT_EQ(0, info.features & ~(RESTRICTEDMEM_FEATURE_KVM |
 				       RESTRICTEDMEM_FEATURE_ALIASES |
 				       RESTRICTEDMEM_FEATURE_LINK |
+				       RESTRICTEDMEM_FEATURE_NUMA |
 				       RESTRICTEDMEM_FEATURE_THP));
 	EXPECT_EQ(0, info.limit);
 }
@@ -262,7 +278,7 @@ TEST_F(device, info_counts_resident_bytes)
 
 TEST_F(device, unknown_flags)
 {
-	for (int bit = 2; bit < 32; bit++) {
+	for (int bit = 3; bit < 32; bit++) {
 		self->args.flags = 1U << bit;
 		EXPECT_FAILS(EINVAL, do_create(self->dev, &self->args));
 	}
@@ -278,7 +294,7 @@ TEST_F(device, unknown_store)
 
 TEST_F(device, unknown_thp)
 {
-	self->args.thp = 3;
+	self->args.thp = 4;
 	EXPECT_FAILS(EINVAL, do_create(self->dev, &self->args));
 	self->args.thp = UINT32_MAX;
 	EXPECT_FAILS(EINVAL, do_create(self->dev, &self->args));

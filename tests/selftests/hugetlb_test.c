@@ -1,0 +1,527 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Copyright (C) 2026 The restrictedmem authors
+ *
+ * Files whose pages come from the system's pool of 2 MiB pages: the pool is
+ * exact at all times, and nothing is taken from it that was not asked for.
+ */
+#include <pthread.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/time.h>
+#include <sys/wait.h>
+
+#include "kselftest_harness.h"
+#include "hugetlb.h"
+#include "poison.h"
+
+#define POOL_PAGES	16
+#define FILE_PAGES	8
+#define SIZE		(FILE_PAGES * HUGE)
+
+#define FREE()		pool_count(HUGE, "free_hugepages")
+#define RESERVED()	pool_count(HUGE, "resv_hugepages")
+
+/* @lost: pages with an error that this test made, which the kernel keeps */
+FIXTURE(pool) {
+	int c;
+	int fd;
+	int id;
+	int lost;
+	uint64_t resident;
+};
+
+FIXTURE_SETUP(pool)
+{
+	self->resident = resident_total();
+	/* What earlier tests lost stays. */
+	pool_resize(HUGE, POOL_PAGES + pool_resize(HUGE, 0));
+	ASSERT_EQ(POOL_PAGES, FREE());
+	self->c = consumer_open();
+	ASSERT_LE(0, self->c);
+	self->fd = create_pooled(HUGE, SIZE, 0);
+	ASSERT_LE(0, self->fd);
+	self->id = bind_range(self->c, self->fd, 0, SIZE / PAGE);
+	ASSERT_LT(0, self->id);
+}
+
+FIXTURE_TEARDOWN(pool)
+{
+	EXPECT_EQ(0, violations(self->c));
+	close(self->c);
+	close(self->fd);
+	EXPECT_EQ(0, RESERVED());
+	EXPECT_EQ(POOL_PAGES - self->lost, FREE());
+	EXPECT_EQ(self->resident, resident_total());
+	pool_resize(HUGE, 0);
+}
+
+/* Give the pool away, but for some pages. */
+#define LEAVE_IN_POOL(_pages) ({					\
+	int _fd = create_pooled(HUGE, POOL_PAGES * HUGE, 0);		\
+									\
+	ASSERT_EQ(0, populate(_fd, 0, (POOL_PAGES - (_pages)) * HUGE));	\
+	ASSERT_EQ(_pages, FREE());					\
+	_fd;								\
+})
+
+TEST_F(pool, info_has_its_page_sizes)
+{
+	struct restrictedmem_info info;
+
+	ASSERT_EQ(0, get_info(&info));
+	EXPECT_TRUE(info.page_sizes[RESTRICTEDMEM_STORE_HUGETLB] & HUGE);
+	EXPECT_EQ(pool_count(GIB, "nr_hugepages") >= 0,
+		  !!(info.page_sizes[RESTRICTEDMEM_STORE_HUGETLB] & GIB));
+}
+
+TEST_F(pool, file_says_what_it_is)
+{
+	struct stat st;
+
+	EXPECT_STREQ("hugetlb", fdinfo(self->fd, "store"));
+	EXPECT_EQ(HUGE, fdinfo_number(self->fd, "page_size"));
+	EXPECT_EQ(0, fdinfo_number(self->fd, "reserved"));
+	ASSERT_EQ(0, fstat(self->fd, &st));
+	EXPECT_EQ(HUGE, st.st_blksize);
+	EXPECT_EQ(SIZE, st.st_size);
+	EXPECT_EQ(0, st.st_blocks);
+	EXPECT_EQ(POOL_PAGES, FREE());
+}
+
+TEST_F(pool, smallest_page_size_is_the_default)
+{
+	int fd = create_pooled(0, HUGE, 0);
+
+	ASSERT_LE(0, fd);
+	EXPECT_EQ(HUGE, fdinfo_number(fd, "page_size"));
+	close(fd);
+}
+
+TEST_F(pool, sizes_are_whole_huge_pages)
+{
+	int fd;
+
+	EXPECT_FAILS(EINVAL, create_pooled(PAGE, HUGE, 0));
+	EXPECT_FAILS(EINVAL, create_pooled(HUGE, HUGE + PAGE, 0));
+	EXPECT_FAILS(EINVAL, create_pooled(HUGE, PAGE, 0));
+	fd = create_pooled(HUGE, 0, 0);
+	ASSERT_LE(0, fd);
+	EXPECT_FAILS(EINVAL, ftruncate(fd, HUGE + PAGE));
+	EXPECT_EQ(0, ftruncate(fd, 2 * HUGE));
+	EXPECT_FAILS(EINVAL, ftruncate(fd, HUGE));
+	close(fd);
+}
+
+TEST_F(pool, ranges_are_whole_huge_pages)
+{
+	ASSERT_EQ(0, populate(self->fd, 0, SIZE));
+	EXPECT_FAILS(EINVAL, populate(self->fd, PAGE, HUGE));
+	EXPECT_FAILS(EINVAL, populate(self->fd, 0, HUGE - PAGE));
+	EXPECT_FAILS(EINVAL, punch(self->fd, PAGE, HUGE));
+	EXPECT_FAILS(EINVAL, punch(self->fd, HUGE, HUGE + PAGE));
+	EXPECT_FAILS(EINVAL, populate(self->fd, 0, SIZE + HUGE));
+	EXPECT_EQ(SIZE, resident(self->fd));
+}
+
+TEST_F(pool, populate_takes_exactly_that)
+{
+	ASSERT_EQ(0, populate(self->fd, HUGE, 3 * HUGE));
+	EXPECT_EQ(POOL_PAGES - 3, FREE());
+	EXPECT_EQ(3 * HUGE, resident(self->fd));
+	EXPECT_EQ(3 * HUGE, fdinfo_number(self->fd, "resident_order9"));
+	EXPECT_EQ(self->resident + 3 * HUGE, resident_total());
+	ASSERT_EQ(0, populate(self->fd, 0, SIZE));
+	EXPECT_EQ(POOL_PAGES - FILE_PAGES, FREE());
+}
+
+/* Every range, against a model: the pages lie in several files. */
+TEST_F(pool, any_range_can_be_punched)
+{
+	for (int start = 0; start < FILE_PAGES; start++) {
+		for (int end = start + 1; end <= FILE_PAGES; end++) {
+			ASSERT_EQ(0, populate(self->fd, 0, SIZE));
+			ASSERT_EQ(0, write_pattern(self->c, self->id, 0, 1));
+			ASSERT_EQ(0, punch(self->fd, start * HUGE,
+					   (end - start) * HUGE));
+			ASSERT_EQ(POOL_PAGES - FILE_PAGES + end - start, FREE());
+			ASSERT_EQ(SIZE - (end - start) * HUGE,
+				  resident(self->fd));
+			ASSERT_EQ(start == 0 ? 1 : 0,
+				  count_changed(self->c, self->id, 0, 1));
+		}
+	}
+}
+
+TEST_F(pool, each_page_is_its_own)
+{
+	for (int i = 0; i < FILE_PAGES; i++)
+		ASSERT_EQ(0, write_pattern(self->c, self->id, i * HUGE_PAGES + i,
+					   i * HUGE_PAGES + i + 1));
+	for (int i = 0; i < FILE_PAGES; i++) {
+		uint64_t page = i * HUGE_PAGES;
+
+		EXPECT_EQ(0, count_changed(self->c, self->id, page + i,
+					   page + i + 1));
+		EXPECT_EQ(0, count_nonzero(self->c, self->id, page + i + 1,
+					   page + i + 20));
+	}
+}
+
+TEST_F(pool, fault_takes_one_huge_page)
+{
+	struct rmt_page page;
+
+	ASSERT_EQ(0, get_page(self->c, self->id, 2 * HUGE_PAGES + 77, 0, &page));
+	EXPECT_EQ(9, page.order);
+	EXPECT_EQ(77, page.pfn % HUGE_PAGES);
+	EXPECT_EQ(POOL_PAGES - 1, FREE());
+	EXPECT_EQ(page.pfn + 1, get_pfn(self->c, self->id, 2 * HUGE_PAGES + 78));
+}
+
+TEST_F(pool, order_is_clipped_to_the_binding)
+{
+	struct rmt_page page;
+
+	ASSERT_EQ(0, unbind(self->c, self->id));
+	self->id = bind_range(self->c, self->fd, 1, HUGE_PAGES);
+	ASSERT_LT(0, self->id);
+	ASSERT_EQ(0, get_page(self->c, self->id, 300, 0, &page));
+	EXPECT_EQ(8, page.order);
+}
+
+TEST_F(pool, pages_come_back_zeroed)
+{
+	ASSERT_EQ(0, write_pattern(self->c, self->id, 0, 64));
+	ASSERT_EQ(0, punch(self->fd, 0, SIZE));
+	ASSERT_EQ(0, populate(self->fd, 0, SIZE));
+	EXPECT_EQ(0, count_nonzero(self->c, self->id, 0, SIZE / PAGE));
+}
+
+TEST_F(pool, punch_notifies_whole_pages)
+{
+	struct rmt_page page;
+	struct rmt_event events[4];
+	struct rmt_events got = { .buf = (uintptr_t)events, .count = 4 };
+
+	ASSERT_EQ(0, get_page(self->c, self->id, 5, RMT_GET_MAP, &page));
+	ASSERT_EQ(0, ioctl(self->c, RMT_EVENTS, &got));
+	ASSERT_EQ(0, punch(self->fd, 0, HUGE));
+	got.count = 4;
+	ASSERT_EQ(0, ioctl(self->c, RMT_EVENTS, &got));
+	ASSERT_EQ(2, got.count);
+	EXPECT_EQ(0, events[0].start);
+	EXPECT_EQ(HUGE_PAGES, events[0].end);
+	EXPECT_EQ(1, events[0].mapped);
+}
+
+TEST_F(pool, page_that_a_consumer_holds_goes_back_when_it_lets_go)
+{
+	struct rmt_page page;
+
+	ASSERT_EQ(0, get_page(self->c, self->id, 5, RMT_GET_HOLD, &page));
+	ASSERT_EQ(0, punch(self->fd, 0, HUGE));
+	EXPECT_EQ(0, resident(self->fd));
+	EXPECT_EQ(POOL_PAGES - 1, FREE());
+	ASSERT_EQ(0, put_page(self->c, self->id, 5));
+	EXPECT_EQ(POOL_PAGES, FREE());
+}
+
+TEST_F(pool, empty_pool_is_enospc)
+{
+	int other = LEAVE_IN_POOL(0);
+	struct rmt_page page;
+
+	EXPECT_FAILS(ENOSPC, populate(self->fd, 0, HUGE));
+	EXPECT_FAILS(ENOSPC, get_page(self->c, self->id, 0, 0, &page));
+	EXPECT_EQ(0, resident(self->fd));
+	close(other);
+	EXPECT_EQ(POOL_PAGES, FREE());
+	EXPECT_EQ(0, populate(self->fd, 0, HUGE));
+}
+
+TEST_F(pool, what_was_populated_before_the_end_stays)
+{
+	int other = LEAVE_IN_POOL(3);
+
+	EXPECT_FAILS(ENOSPC, populate(self->fd, 0, SIZE));
+	EXPECT_EQ(3 * HUGE, resident(self->fd));
+	EXPECT_EQ(0, FREE());
+	close(other);
+	EXPECT_EQ(0, populate(self->fd, 0, SIZE));
+	EXPECT_EQ(SIZE, resident(self->fd));
+}
+
+TEST_F(pool, reserved_pages_are_there_later)
+{
+	int fd = create_pooled(HUGE, 6 * HUGE, RESTRICTEDMEM_CREATE_RESERVE);
+	int other;
+
+	ASSERT_LE(0, fd);
+	EXPECT_EQ(6, RESERVED());
+	EXPECT_EQ(6 * HUGE, fdinfo_number(fd, "reserved"));
+	EXPECT_EQ(0, resident(fd));
+	other = create_pooled(HUGE, POOL_PAGES * HUGE, 0);
+	EXPECT_FAILS(ENOSPC, populate(other, 0, POOL_PAGES * HUGE));
+	EXPECT_EQ((POOL_PAGES - 6) * HUGE, resident(other));
+
+	EXPECT_EQ(0, populate(fd, 0, 6 * HUGE));
+	EXPECT_EQ(0, RESERVED());
+	EXPECT_EQ(0, FREE());
+	/* What is punched stays set aside. */
+	ASSERT_EQ(0, punch(fd, 0, 2 * HUGE));
+	EXPECT_EQ(2, RESERVED());
+	EXPECT_FAILS(ENOSPC, populate(other, 0, POOL_PAGES * HUGE));
+	EXPECT_EQ(0, populate(fd, 0, 6 * HUGE));
+	close(other);
+	close(fd);
+	EXPECT_EQ(0, RESERVED());
+	EXPECT_EQ(POOL_PAGES, FREE());
+}
+
+TEST_F(pool, reservation_that_does_not_fit)
+{
+	int fd;
+
+	EXPECT_FAILS(ENOSPC, create_pooled(HUGE, (POOL_PAGES + 1) * HUGE,
+					   RESTRICTEDMEM_CREATE_RESERVE));
+	EXPECT_EQ(0, RESERVED());
+	fd = create_pooled(HUGE, 0, RESTRICTEDMEM_CREATE_RESERVE);
+	ASSERT_LE(0, fd);
+	EXPECT_FAILS(ENOSPC, ftruncate(fd, (POOL_PAGES + 1) * HUGE));
+	EXPECT_EQ(0, RESERVED());
+	EXPECT_EQ(0, ftruncate(fd, POOL_PAGES * HUGE));
+	EXPECT_EQ(POOL_PAGES, RESERVED());
+	close(fd);
+}
+
+TEST_F(pool, reservation_counts_against_the_limit)
+{
+	int fd, other;
+
+	ASSERT_EQ(0, set_limit(self->resident + 4 * HUGE));
+	EXPECT_FAILS(ENOSPC, create_pooled(HUGE, 5 * HUGE,
+					   RESTRICTEDMEM_CREATE_RESERVE));
+	fd = create_pooled(HUGE, 3 * HUGE, RESTRICTEDMEM_CREATE_RESERVE);
+	EXPECT_LE(0, fd);
+	other = create_pooled(HUGE, SIZE, 0);
+	EXPECT_FAILS(ENOSPC, populate(other, 0, SIZE));
+	EXPECT_EQ(HUGE, resident(other));
+	/* It never fails for the limit that it was admitted to. */
+	EXPECT_EQ(0, populate(fd, 0, 3 * HUGE));
+	close(fd);
+	EXPECT_EQ(0, populate(other, 0, 4 * HUGE));
+	close(other);
+	EXPECT_EQ(0, set_limit(0));
+}
+
+TEST_F(pool, reservation_is_for_pools_alone)
+{
+	struct restrictedmem_create args = {
+		.size = sizeof(args),
+		.length = HUGE,
+		.flags = RESTRICTEDMEM_CREATE_RESERVE,
+	};
+
+	EXPECT_FAILS(EOPNOTSUPP, create_with(&args));
+	args.store = RESTRICTEDMEM_STORE_HUGETLB;
+	args.numa = RESTRICTEDMEM_NUMA_BIND;
+	args.nodes = 1;
+	EXPECT_FAILS(EOPNOTSUPP, create_with(&args));
+	args.numa = RESTRICTEDMEM_NUMA_PREFERRED;
+	EXPECT_EQ(0, close(create_with(&args)));
+}
+
+TEST_F(pool, memory_outlives_the_fd_while_bound)
+{
+	ASSERT_EQ(0, write_pattern(self->c, self->id, 0, 4));
+	close(self->fd);
+	self->fd = -1;
+	EXPECT_EQ(0, count_changed(self->c, self->id, 0, 4));
+	EXPECT_EQ(POOL_PAGES - 1, FREE());
+	ASSERT_EQ(0, unbind(self->c, self->id));
+	EXPECT_EQ(POOL_PAGES, FREE());
+}
+
+/* Whoever may open the device; the pool's files are none of its business. */
+TEST_F(pool, works_for_who_is_not_root)
+{
+	int dev = device_open(), status;
+	pid_t pid = fork();
+
+	if (!pid) {
+		struct restrictedmem_create args = {
+			.size = sizeof(args),
+			.length = 2 * HUGE,
+			.flags = RESTRICTEDMEM_CREATE_RESERVE,
+			.store = RESTRICTEDMEM_STORE_HUGETLB,
+		};
+		int fd;
+
+		if (setgid(65534) || setuid(65534))
+			_exit(1);
+		fd = ioctl(dev, RESTRICTEDMEM_CREATE, &args);
+		if (fd < 0 || populate(fd, 0, HUGE) || punch(fd, 0, HUGE))
+			_exit(2);
+		_exit(populate(self->fd, 0, HUGE) ? 3 : 0);
+	}
+	close(dev);
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	EXPECT_EQ(0, status);
+}
+
+static void on_alarm(int signal)
+{
+}
+
+/* hugetlbfs gives up when a signal is pending; a guest's access must not. */
+TEST_F(pool, signals_do_not_disturb_a_fault)
+{
+	const struct sigaction action = { .sa_handler = on_alarm };
+	const struct itimerval often = { { 0, 200 }, { 0, 200 } };
+	const struct itimerval never = {};
+	int failed = 0;
+	sigset_t set;
+
+	sigaction(SIGALRM, &action, NULL);
+	setitimer(ITIMER_REAL, &often, NULL);
+	for (int round = 0; round < 50; round++) {
+		for (int i = 0; i < FILE_PAGES; i++)
+			if (!get_pfn(self->c, self->id, i * HUGE_PAGES))
+				failed++;
+		while (punch(self->fd, 0, SIZE))
+			;
+	}
+	setitimer(ITIMER_REAL, &never, NULL);
+	EXPECT_EQ(0, failed);
+	/* None was lost. */
+	sigpending(&set);
+	EXPECT_EQ(0, sigismember(&set, SIGALRM));
+}
+
+struct populater {
+	int fd;
+	int from;
+	int result;
+};
+
+static void *populate_all(void *arg)
+{
+	struct populater *p = arg;
+
+	/* Each begins elsewhere. */
+	for (int i = 0; i < FILE_PAGES && !p->result; i++)
+		p->result = populate(p->fd, (p->from + i) % FILE_PAGES * HUGE,
+				     HUGE);
+	return NULL;
+}
+
+TEST_F(pool, threads_populate_one_file)
+{
+	struct populater p[4];
+	pthread_t threads[4];
+
+	for (int round = 0; round < 20; round++) {
+		for (int i = 0; i < 4; i++) {
+			p[i] = (struct populater) { self->fd, i * 2 };
+			ASSERT_EQ(0, pthread_create(&threads[i], NULL,
+						    populate_all, &p[i]));
+		}
+		for (int i = 0; i < 4; i++) {
+			pthread_join(threads[i], NULL);
+			EXPECT_EQ(0, p[i].result);
+		}
+		ASSERT_EQ(SIZE, resident(self->fd));
+		ASSERT_EQ(POOL_PAGES - FILE_PAGES, FREE());
+		ASSERT_EQ(0, punch(self->fd, 0, SIZE));
+	}
+}
+
+TEST_F(pool, soft_offline_leaves_a_resident_page_alone)
+{
+	uint64_t pfn;
+
+	ASSERT_EQ(0, write_pattern(self->c, self->id, 0, HUGE_PAGES));
+	pfn = get_pfn(self->c, self->id, 0);
+	write_text("/sys/devices/system/memory/soft_offline_page",
+		   path_of("%#llx", (unsigned long long)pfn * PAGE));
+	EXPECT_EQ(pfn, get_pfn(self->c, self->id, 0));
+	EXPECT_EQ(0, count_changed(self->c, self->id, 0, HUGE_PAGES));
+}
+
+#define BAD	5
+
+#define POISON() do {							\
+	ASSERT_EQ(0, hwpoison_init());					\
+	poison_pfn(get_pfn(self->c, self->id, BAD));			\
+	ASSERT_EQ(0, wait_poisoned(self->fd, PAGE));			\
+	self->lost++;							\
+} while (0)
+
+TEST_F(pool, lost_page_is_refused_and_its_neighbours_are_served)
+{
+	struct rmt_page page;
+	char byte;
+
+	ASSERT_EQ(0, write_pattern(self->c, self->id, 0, 2 * HUGE_PAGES));
+	POISON();
+	EXPECT_FAILS(EHWPOISON, get_page(self->c, self->id, BAD, 0, &page));
+	EXPECT_FAILS(EHWPOISON, read_data(self->c, self->id, BAD * PAGE, &byte, 1));
+	EXPECT_FAILS(EHWPOISON, access_data(self->c, self->id, RMT_RW_ATOMIC,
+					    BAD * PAGE, &byte, 1));
+	EXPECT_FAILS(EHWPOISON, populate(self->fd, 0, HUGE));
+	EXPECT_EQ(0, count_changed(self->c, self->id, 0, BAD));
+	EXPECT_EQ(0, count_changed(self->c, self->id, BAD + 1, 2 * HUGE_PAGES));
+	/* As large as can be without it. */
+	ASSERT_EQ(0, get_page(self->c, self->id, BAD - 1, 0, &page));
+	EXPECT_EQ(0, page.order);
+	ASSERT_EQ(0, get_page(self->c, self->id, BAD + 1, 0, &page));
+	EXPECT_EQ(1, page.order);
+	ASSERT_EQ(0, get_page(self->c, self->id, 300, 0, &page));
+	EXPECT_EQ(8, page.order);
+	ASSERT_EQ(0, get_page(self->c, self->id, HUGE_PAGES, 0, &page));
+	EXPECT_EQ(9, page.order);
+	EXPECT_EQ(2 * HUGE, resident(self->fd));
+}
+
+TEST_F(pool, consumer_is_told_of_a_lost_page_once)
+{
+	struct rmt_page page;
+	struct rmt_event events[8];
+	struct rmt_events got = { .buf = (uintptr_t)events, .count = 8 };
+
+	ASSERT_EQ(0, get_page(self->c, self->id, BAD, RMT_GET_MAP, &page));
+	ASSERT_EQ(0, ioctl(self->c, RMT_EVENTS, &got));
+	POISON();
+	/* Should it be told again */
+	sleep_ms(50);
+	got.count = 8;
+	ASSERT_EQ(0, ioctl(self->c, RMT_EVENTS, &got));
+	ASSERT_EQ(3, got.count);
+	EXPECT_EQ(RMT_START, events[0].type);
+	EXPECT_EQ(0, events[0].start);
+	EXPECT_EQ(HUGE_PAGES, events[0].end);
+	EXPECT_EQ(RMT_ERROR, events[1].type);
+	EXPECT_EQ(BAD, events[1].start);
+	EXPECT_EQ(BAD + 1, events[1].end);
+	EXPECT_EQ(RMT_END, events[2].type);
+}
+
+TEST_F(pool, punch_brings_a_healthy_page)
+{
+	uint64_t pfn;
+
+	ASSERT_EQ(0, write_pattern(self->c, self->id, 0, 2 * HUGE_PAGES));
+	POISON();
+	pfn = get_pfn(self->c, self->id, 0);
+	ASSERT_EQ(0, punch(self->fd, 0, HUGE));
+	EXPECT_EQ(0, fdinfo_number(self->fd, "poisoned"));
+	/* All that are left. */
+	for (int i = 0; i < FILE_PAGES; i++) {
+		EXPECT_NE(0, get_pfn(self->c, self->id, i * HUGE_PAGES));
+		EXPECT_NE(pfn, get_pfn(self->c, self->id, i * HUGE_PAGES));
+	}
+	EXPECT_EQ(0, count_nonzero(self->c, self->id, 0, HUGE_PAGES));
+}
+
+TEST_HARNESS_MAIN
