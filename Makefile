@@ -60,6 +60,7 @@ check-kvm: ## compare KVM's own selftests on stock and patched KVM (some 20 minu
 bench: ## install packages, build, and compare costs with peers (in a virtual machine)
 	@scripts/deps bench
 	@$(MAKE) $(jobs) --no-print-directory modules kvm
+	@$(MAKE) $(jobs) --no-print-directory -C tests/kmod KVER=$(KVER) KDIR=$(KDIR)
 	@bench/run
 
 check-qemu: ## build QEMU with our series, and run guests in it

@@ -70,7 +70,7 @@ static int rm_inode_set_size(struct inode *inode, loff_t size)
 	return r;
 }
 
-static int rm_try_get_folio(struct rm_inode *ri, pgoff_t index, gfp_t gfp,
+static int rm_try_get_folio(struct rm_inode *ri, pgoff_t index, bool must,
 			    struct folio **folio)
 {
 	int r;
@@ -80,7 +80,7 @@ static int rm_try_get_folio(struct rm_inode *ri, pgoff_t index, gfp_t gfp,
 		return r;
 	r = -EINVAL;
 	if (index < i_size_read(&ri->vfs_inode) >> PAGE_SHIFT)
-		r = rm_store_get(&ri->store, index, gfp, folio);
+		r = rm_store_get(&ri->store, index, must, folio);
 	up_read(&ri->invalidate_lock);
 
 	if (r == -ENOSPC || r == -ENOMEM || r == -EFBIG) {
@@ -95,7 +95,7 @@ static int rm_try_get_folio(struct rm_inode *ri, pgoff_t index, gfp_t gfp,
  * rm_get_folio() - the folio at an index, allocated if need be
  * @ri: the inode
  * @index: a page
- * @gfp: flags for the allocation, on top of the store's
+ * @must: rather call the OOM killer than fail
  * @folio: where it goes, with a reference for the caller
  *
  * Context: Process context, may sleep; waits for discards. A new folio is
@@ -103,7 +103,7 @@ static int rm_try_get_folio(struct rm_inode *ri, pgoff_t index, gfp_t gfp,
  * Return: 0; -EINVAL beyond the end; -ENOSPC, -ENOMEM, -EHWPOISON; -EINTR a
  * fatal signal.
  */
-int rm_get_folio(struct rm_inode *ri, pgoff_t index, gfp_t gfp,
+int rm_get_folio(struct rm_inode *ri, pgoff_t index, bool must,
 		 struct folio **folio)
 {
 	int tries = RM_FIT_TRIES;
@@ -111,7 +111,7 @@ int rm_get_folio(struct rm_inode *ri, pgoff_t index, gfp_t gfp,
 
 	might_sleep();
 	do {
-		r = rm_try_get_folio(ri, index, gfp, folio);
+		r = rm_try_get_folio(ri, index, must, folio);
 	} while (r == -EFBIG && --tries);
 	/* Whoever holds the folio that has to be split does so for long. */
 	return r == -EFBIG ? -ENOMEM : r;
@@ -135,8 +135,7 @@ static int rm_populate(struct rm_inode *ri, pgoff_t start, pgoff_t end)
 			r = -EINTR;
 			break;
 		}
-		r = rm_get_folio(ri, index, __GFP_RETRY_MAYFAIL | __GFP_NOWARN,
-				 &folio);
+		r = rm_get_folio(ri, index, false, &folio);
 		if (r)
 			break;
 		/* One that was lost may be in the middle of a folio. */

@@ -236,7 +236,7 @@ static int rm_hugetlb_fill(struct file *file, loff_t offset, loff_t len)
 }
 
 static struct folio *rm_hugetlb_get(struct rm_store *store, pgoff_t index,
-				    gfp_t gfp)
+				    bool must)
 {
 	unsigned long page_size = store->config.page_size;
 	struct folio *folio;

@@ -87,7 +87,7 @@ struct rm_inode *rm_inode_find(bool (*match)(struct rm_inode *ri, void *data),
 			       void *data);
 void rm_inode_put(struct rm_inode *ri);
 void rm_inode_for_each(void (*fn)(struct rm_inode *ri, void *data), void *data);
-int rm_get_folio(struct rm_inode *ri, pgoff_t index, gfp_t gfp,
+int rm_get_folio(struct rm_inode *ri, pgoff_t index, bool must,
 		 struct folio **folio);
 
 /* restrictedmem_notifier.c */

@@ -395,7 +395,7 @@ int restrictedmem_get_pfn(struct restrictedmem_binding *binding, pgoff_t index,
 	if (index < binding->start || index >= binding->end)
 		return -EINVAL;
 
-	r = rm_get_folio(ri, index, 0, &folio);
+	r = rm_get_folio(ri, index, true, &folio);
 	if (!r) {
 		page = rm_folio_page(folio, index);
 		pfn->page = page;

@@ -18,6 +18,7 @@
 #include <linux/err.h>
 #include <linux/file.h>
 #include <linux/fs.h>
+#include <linux/highmem.h>
 #include <linux/kref.h>
 #include <linux/list.h>
 #include <linux/mm.h>
@@ -27,6 +28,7 @@
 #include <linux/shmem_fs.h>
 #include <linux/slab.h>
 
+#include "compat/shmem.h"
 #include "restrictedmem_internal.h"
 
 /**
@@ -217,7 +219,9 @@ static int rm_shmem_set_up(struct rm_store *store)
 		goto err_put;
 	}
 	mapping_set_unevictable(shmem->file->f_mapping);
-	mapping_set_gfp_mask(shmem->file->f_mapping, GFP_HIGHUSER);
+	/* Nothing movable; the OOM killer is for rm_shmem_insist() alone. */
+	mapping_set_gfp_mask(shmem->file->f_mapping, GFP_HIGHUSER |
+			     __GFP_RETRY_MAYFAIL | __GFP_NOWARN);
 	WRITE_ONCE(store->private, shmem);
 	return 0;
 
@@ -247,24 +251,59 @@ static void rm_shmem_destroy(struct rm_store *store)
 	kfree(shmem);
 }
 
-static struct folio *rm_shmem_get(struct rm_store *store, pgoff_t index,
-				  gfp_t gfp)
+/* A locked folio that shmem has left to its writer to fill, all of it. */
+static void rm_shmem_zero(struct folio *folio)
 {
-	struct address_space *mapping = rm_shmem_file(store)->f_mapping;
+	long i;
+
+	/* Many kernels zero all memory as it is allocated; once is enough. */
+	if (!want_init_on_alloc(GFP_HIGHUSER) && !want_init_on_free())
+		for (i = 0; i < folio_nr_pages(folio); i++)
+			clear_highpage(folio_page(folio, i));
+	flush_dcache_folio(folio);
+	folio_mark_uptodate(folio);
+}
+
+/*
+ * As a write does it, because what reads does would have shmem zero pages that
+ * are zero. Fails rather than call the OOM killer: see rm_shmem_set_up().
+ */
+static struct folio *rm_shmem_take(struct rm_store *store, pgoff_t index)
+{
 	struct folio *folio;
+
+	folio = rm_shmem_write_begin(rm_shmem_file(store), index);
+	if (IS_ERR(folio))
+		return folio;
+	if (!folio_test_uptodate(folio))
+		rm_shmem_zero(folio);
+	folio_mark_dirty(folio);
+	folio_unlock(folio);
+	return folio;
+}
+
+/* The same, but that somebody may have to die for it. */
+static struct folio *rm_shmem_insist(struct rm_store *store, pgoff_t index)
+{
 	struct page *page;
 
-	page = shmem_read_mapping_page_gfp(mapping, index,
-					   mapping_gfp_mask(mapping) | gfp);
-	if (IS_ERR(page)) {
-		/* shmem's word for a poisoned page */
-		if (PTR_ERR(page) == -EIO)
-			return ERR_PTR(-EHWPOISON);
+	page = shmem_read_mapping_page_gfp(rm_shmem_file(store)->f_mapping,
+					   index, GFP_HIGHUSER);
+	if (IS_ERR(page))
 		return ERR_CAST(page);
-	}
-	folio = page_folio(page);
-	folio_mark_dirty(folio);
-	return folio;
+	folio_mark_dirty(page_folio(page));
+	return page_folio(page);
+}
+
+static struct folio *rm_shmem_get(struct rm_store *store, pgoff_t index,
+				  bool must)
+{
+	struct folio *folio = rm_shmem_take(store, index);
+
+	if (folio == ERR_PTR(-ENOMEM) && must)
+		folio = rm_shmem_insist(store, index);
+	/* shmem's word for a poisoned page */
+	return folio == ERR_PTR(-EIO) ? ERR_PTR(-EHWPOISON) : folio;
 }
 
 static struct folio *rm_shmem_find(struct rm_store *store, pgoff_t index)

@@ -275,7 +275,7 @@ static bool rm_store_fits(struct rm_store *store, pgoff_t index,
  * rm_store_get() - the folio at an index, allocated if need be
  * @store: a store with a size
  * @index: a page within the size
- * @gfp: flags for the allocation, on top of the store's
+ * @must: rather call the OOM killer than fail
  * @folio: where it goes, with a reference for the caller
  *
  * Context: The inode's invalidate_lock is held for reading. May sleep; a new
@@ -285,7 +285,7 @@ static bool rm_store_fits(struct rm_store *store, pgoff_t index,
  * the caller must call rm_store_trim() once it has dropped the lock, and may
  * try again after -EFBIG.
  */
-int rm_store_get(struct rm_store *store, pgoff_t index, gfp_t gfp,
+int rm_store_get(struct rm_store *store, pgoff_t index, bool must,
 		 struct folio **folio)
 {
 	struct folio *f;
@@ -306,7 +306,7 @@ int rm_store_get(struct rm_store *store, pgoff_t index, gfp_t gfp,
 	    rm_store_total_charged() >= rm_limit_pages())
 		return -ENOSPC;
 	do {
-		f = store->config.ops->get(store, index, gfp);
+		f = store->config.ops->get(store, index, must);
 		if (IS_ERR(f))
 			return PTR_ERR(f);
 		if (rm_store_fits(store, index, f))

@@ -34,10 +34,10 @@ struct shared_policy;
  *	store does not work on this machine
  * @init: set up for a size in pages; may sleep. Return: 0 or -errno.
  * @destroy: undo @init, and free all pages; the table is empty
- * @get: the folio at an index: found, or allocated with more gfp flags than its
- *	own, zeroed and charged to current; with a reference for the caller. May
- *	sleep. Return: the folio or an ERR_PTR: -ENOMEM, -ENOSPC, -EHWPOISON,
- *	-EINTR for a fatal signal.
+ * @get: the folio at an index: found, or allocated, zeroed and charged to
+ *	current; with a reference for the caller. May sleep, and call the OOM
+ *	killer if it is told that it must not fail for less. Return: the folio
+ *	or an ERR_PTR: -ENOMEM, -ENOSPC, -EHWPOISON, -EINTR for a fatal signal.
  * @find: the folio at an index with a reference, or NULL; never allocates
  * @owns: whether a folio, with a reference but without its lock, is the
  *	store's, and the index of its first page; any context
@@ -51,7 +51,7 @@ struct rm_store_ops {
 	u64 (*page_sizes)(void);
 	int (*init)(struct rm_store *store);
 	void (*destroy)(struct rm_store *store);
-	struct folio *(*get)(struct rm_store *store, pgoff_t index, gfp_t gfp);
+	struct folio *(*get)(struct rm_store *store, pgoff_t index, bool must);
 	struct folio *(*find)(struct rm_store *store, pgoff_t index);
 	bool (*owns)(struct rm_store *store, struct folio *folio, pgoff_t *first);
 	void (*discard)(struct rm_store *store, pgoff_t start, pgoff_t end);
@@ -145,7 +145,7 @@ void rm_store_init(struct rm_store *store, const struct rm_store_config *config)
 int rm_store_set_size(struct rm_store *store, loff_t size);
 void rm_store_destroy(struct rm_store *store);
 
-int rm_store_get(struct rm_store *store, pgoff_t index, gfp_t gfp,
+int rm_store_get(struct rm_store *store, pgoff_t index, bool must,
 		 struct folio **folio);
 void rm_store_trim(struct rm_store *store, pgoff_t index);
 struct folio *rm_store_peek(struct rm_store *store, pgoff_t index);

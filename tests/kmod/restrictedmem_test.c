@@ -34,6 +34,7 @@
 #include "restrictedmem_test.h"
 
 #define RMT_MAX_EVENTS		4096
+#define PMD_ORDER		(PMD_SHIFT - PAGE_SHIFT)
 
 /**
  * struct rmt_consumer - one open file of the device
@@ -606,6 +607,50 @@ static long rmt_events(struct rmt_consumer *c, struct rmt_events __user *uarg)
 	return r;
 }
 
+/* For benchmarks: each page once, in pages of 2 MiB, which are there already. */
+static u64 rmt_clear_pages(struct page **pages, u64 nr)
+{
+	u64 begin = ktime_get_ns(), i;
+	unsigned int j;
+
+	for (i = 0; i < nr; i++) {
+		for (j = 0; j < 1 << PMD_ORDER; j++)
+			clear_page(page_address(pages[i] + j));
+		cond_resched();
+	}
+	return ktime_get_ns() - begin;
+}
+
+static long rmt_clear(struct rmt_clear __user *uarg)
+{
+	struct rmt_clear arg;
+	struct page **pages;
+	long r = -ENOMEM;
+	u64 nr, i;
+
+	if (copy_from_user(&arg, uarg, sizeof(arg)))
+		return -EFAULT;
+	if (!arg.bytes || !IS_ALIGNED(arg.bytes, PMD_SIZE))
+		return -EINVAL;
+	nr = arg.bytes >> PMD_SHIFT;
+	pages = kvcalloc(nr, sizeof(*pages), GFP_KERNEL);
+	if (!pages)
+		return -ENOMEM;
+	for (i = 0; i < nr; i++) {
+		pages[i] = alloc_pages(GFP_KERNEL | __GFP_RETRY_MAYFAIL, PMD_ORDER);
+		if (!pages[i])
+			goto out_free;
+	}
+	arg.ns = rmt_clear_pages(pages, nr);
+	r = copy_to_user(uarg, &arg, sizeof(arg)) ? -EFAULT : 0;
+
+out_free:
+	for (i = 0; i < nr && pages[i]; i++)
+		__free_pages(pages[i], PMD_ORDER);
+	kvfree(pages);
+	return r;
+}
+
 static const struct file_operations rmt_fops;
 
 static long rmt_set_owner(struct rmt_consumer *c, int fd)
@@ -648,6 +693,8 @@ static long rmt_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 	case RMT_SET_DELAY:
 		WRITE_ONCE(c->delay, arg);
 		return 0;
+	case RMT_CLEAR:
+		return rmt_clear(uarg);
 	}
 	return -ENOTTY;
 }

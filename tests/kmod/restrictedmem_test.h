@@ -92,6 +92,12 @@ struct rmt_events {
 	__u32 pad;
 };
 
+/* How long the kernel's own clear_page takes for that many bytes. */
+struct rmt_clear {
+	__u64 bytes;		/* a multiple of 2 MiB */
+	__u64 ns;		/* out */
+};
+
 #define RMT_BIND	_IOWR(RMT_IOCTL_TYPE, 0, struct rmt_bind)
 #define RMT_UNBIND	_IOWR(RMT_IOCTL_TYPE, 1, struct rmt_unbind)
 #define RMT_GET_PFN	_IOWR(RMT_IOCTL_TYPE, 2, struct rmt_page)
@@ -103,5 +109,6 @@ struct rmt_events {
 #define RMT_SET_OWNER	_IO(RMT_IOCTL_TYPE, 6)
 /* Milliseconds that each invalidate_start takes: the argument. */
 #define RMT_SET_DELAY	_IO(RMT_IOCTL_TYPE, 7)
+#define RMT_CLEAR	_IOWR(RMT_IOCTL_TYPE, 8, struct rmt_clear)
 
 #endif /* RESTRICTEDMEM_TEST_H */
