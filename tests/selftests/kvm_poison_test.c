@@ -6,6 +6,7 @@
  * pages it has.
  */
 #include "kselftest_harness.h"
+#include "hugetlb.h"
 #include "kvm_util.h"
 #include "poison.h"
 
@@ -23,16 +24,26 @@ FIXTURE(poison) {
 	int id;
 };
 
+/* @granule: what can be discarded at least */
 FIXTURE_VARIANT(poison) {
+	uint32_t store;
 	uint32_t thp;
+	uint64_t granule;
 };
 
 FIXTURE_VARIANT_ADD(poison, small) {
 	.thp = RESTRICTEDMEM_THP_NEVER,
+	.granule = PAGE,
 };
 
 FIXTURE_VARIANT_ADD(poison, huge) {
 	.thp = RESTRICTEDMEM_THP_ALWAYS,
+	.granule = PAGE,
+};
+
+FIXTURE_VARIANT_ADD(poison, pool) {
+	.store = RESTRICTEDMEM_STORE_HUGETLB,
+	.granule = HUGE,
 };
 
 FIXTURE_SETUP(poison)
@@ -41,11 +52,15 @@ FIXTURE_SETUP(poison)
 		.size = sizeof(args),
 		.length = SIZE,
 		.flags = RESTRICTEDMEM_CREATE_VIEWS,
+		.store = variant->store,
 		.thp = variant->thp,
 	};
 
 	ASSERT_EQ(0, hwpoison_init());
 	self->resident = resident_total();
+	/* What earlier tests lost stays. */
+	if (variant->store)
+		pool_resize(HUGE, SIZE / HUGE + pool_resize(HUGE, 0));
 	vm_create(&self->vm, KVM_X86_SW_PROTECTED_VM);
 	vcpu_create(&self->vm, &self->vcpu, 0);
 	self->fd = create_with(&args);
@@ -67,6 +82,7 @@ FIXTURE_TEARDOWN(poison)
 	close(self->link);
 	close(self->fd);
 	EXPECT_EQ(self->resident, resident_total());
+	pool_resize(HUGE, 0);
 }
 
 /* Write each page's number; then tell the word at @gpa, over and over. */
@@ -121,7 +137,10 @@ TEST_F(poison, punch_lets_the_guest_go_on)
 	ASSERT_EQ(BAD + 1, vcpu_sync(&self->vcpu));
 	POISON();
 	EXPECT_POISON_EXIT();
-	ASSERT_EQ(0, punch(self->fd, BAD * PAGE, PAGE));
+	if (variant->store)
+		pool_resize(HUGE, pool_count(HUGE, "nr_hugepages") + 1);
+	ASSERT_EQ(0, punch(self->fd, BAD * PAGE / variant->granule * variant->granule,
+			   variant->granule));
 	EXPECT_EQ(0, vcpu_sync(&self->vcpu));
 }
 
