@@ -39,6 +39,7 @@ static const char help[] =
 	"  -c, --smp N            number of vCPUs (1)\n"
 	"  -b, --backing KIND     restricted (default), guest_memfd or memfd\n"
 	"      --huge yes|no      huge pages (yes)\n"
+	"      --pool 2M|1G       RAM from the system's pool of pages of that size\n"
 	"      --stats[=FILE]     the summary goes to FILE (standard error)\n"
 	"      --report-fdinfo    show the memory file's fdinfo at the end\n"
 	"      --timeout SECONDS  end the guest after that time\n"
@@ -137,6 +138,7 @@ static const struct option long_options[] = {
 	{ "smp", required_argument, NULL, 'c' },
 	{ "backing", required_argument, NULL, 'b' },
 	{ "huge", required_argument, NULL, 'H' },
+	{ "pool", required_argument, NULL, 'P' },
 	{ "stats", optional_argument, NULL, 'S' },
 	{ "report-fdinfo", no_argument, NULL, 'F' },
 	{ "timeout", required_argument, NULL, 'T' },
@@ -150,6 +152,7 @@ static bool parse_option(struct options *opt, int c)
 {
 	static const char *const backings[] = { "restricted", "guest_memfd", "memfd" };
 	static const char *const yes_no[] = { "no", "yes" };
+	static const char *const pools[] = { "2M", "1G" };
 	int word;
 
 	switch (c) {
@@ -204,6 +207,13 @@ static bool parse_option(struct options *opt, int c)
 			return true;
 		fail("--huge %s: neither yes nor no", optarg);
 		return false;
+	case 'P':
+		word = parse_word(optarg, pools, ARRAY_SIZE(pools));
+		opt->pool = word ? GIB : 2 * MIB;
+		if (word >= 0)
+			return true;
+		fail("--pool %s: neither 2M nor 1G", optarg);
+		return false;
 	default:
 		return false;		/* getopt_long() has said why */
 	}
@@ -228,6 +238,10 @@ static void parse_options(struct options *opt, int argc, char **argv)
 	}
 	if (!opt->kernel) {
 		fail("no --kernel (see --help)");
+		exit(END_USAGE);
+	}
+	if (opt->pool && (opt->backing != BACKING_RESTRICTED || opt->memory % opt->pool)) {
+		fail("--pool: only for --backing restricted, and a --memory of whole pages");
 		exit(END_USAGE);
 	}
 	if (snprintf(cmdline, sizeof(cmdline), "%s%s%s", CMDLINE, opt->append ? " " : "",

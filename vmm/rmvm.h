@@ -76,6 +76,7 @@ struct options {
 	const char *append;
 	const char *stats_file;
 	u64 memory;
+	u64 pool;		/* page size, 0: not from a pool */
 	unsigned int smp;
 	unsigned int timeout;
 	enum backing backing;

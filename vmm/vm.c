@@ -44,6 +44,12 @@ static int create_restricted(struct vm *vm)
 	};
 	int dev = open("/dev/restrictedmem", O_RDWR | O_CLOEXEC);
 
+	if (vm->opt->pool) {
+		create.store = RESTRICTEDMEM_STORE_HUGETLB;
+		create.page_size = vm->opt->pool;
+		create.thp = RESTRICTEDMEM_THP_DEFAULT;
+		create.flags = RESTRICTEDMEM_CREATE_RESERVE;
+	}
 	if (dev < 0)
 		return fail_errno("cannot open /dev/restrictedmem");
 	vm->mem_fd = ioctl(dev, RESTRICTEDMEM_CREATE, &create);
@@ -282,8 +288,16 @@ static const struct ram *find_ram(const struct vm *vm, u64 gpa, u64 size)
 	return NULL;
 }
 
+/* Of a pool, only whole pages go back. */
 static int punch(struct vm *vm, u64 offset, u64 size)
 {
+	u64 page = vm->opt->pool ? vm->opt->pool : PAGE;
+	u64 end = (offset + size) / page * page;
+
+	offset = (offset + page - 1) / page * page;
+	if (offset >= end)
+		return 0;
+	size = end - offset;
 	if (fallocate(vm->mem_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, size))
 		return fail_errno("cannot free the memory at %#llx", offset);
 	return 0;
@@ -340,7 +354,10 @@ int vm_convert(struct vm *vm, u64 gpa, u64 size, bool to_private)
 	return ret;
 }
 
-/* Frees a page of RAM, whatever its kind. The guest finds zeros there. */
+/*
+ * Frees a page of RAM, whatever its kind. The guest finds zeros there, but for
+ * pages of a pool, which stay.
+ */
 int vm_discard(struct vm *vm, u64 gpa)
 {
 	const struct ram *ram = find_ram(vm, gpa, PAGE);

@@ -55,7 +55,7 @@ disturb() {
 }
 
 echo "TAP version 13"
-echo "1..44"
+echo "1..55"
 before=$(unevictable)
 disturb &
 boot restricted --backing restricted --smp 2
@@ -68,6 +68,15 @@ is "small pages: no huge mappings" no_stat mapped_2m
 is "small pages: the host did try to move pages" \
 	grep -q '^compact_migrate_scanned [1-9]' /proc/vmstat
 is "small pages: nothing was shared" no_stat converted_to_shared_pages
+
+# Pages of a pool stay whole: what is discarded of one is kept.
+pool=/sys/kernel/mm/hugepages/hugepages-2048kB
+echo 192 >$pool/nr_hugepages
+checks='cpus clocksource time memory fork tlb steal'
+boot pool --pool 2M --smp 2
+is "pool: huge mappings" some_stat mapped_2m
+is "pool: all pages are back" test "$(cat $pool/free_hugepages)" = 192
+echo 0 >$pool/nr_hugepages
 
 # A guest that asks for conversions by hypercall, and gives pages back
 for backing in restricted guest_memfd; do
