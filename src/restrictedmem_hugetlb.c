@@ -117,6 +117,9 @@ static struct file *rm_hugetlb_file_create(const struct rm_store_config *config,
 	int r;
 
 	file = file_open_root(&root, "/", O_TMPFILE | O_RDWR | O_LARGEFILE, 0600);
+	/* hugetlbfs's word for no memory for an inode */
+	if (file == ERR_PTR(-ENOSPC))
+		return ERR_PTR(-ENOMEM);
 	if (IS_ERR(file))
 		return file;
 	/* Nobody else knows it yet. */

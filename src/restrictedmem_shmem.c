@@ -189,6 +189,9 @@ static struct file *rm_shmem_file_create(const struct rm_store_config *config,
 
 	file = shmem_file_setup_with_mnt(mount->mnt, "restrictedmem", size,
 					 VM_NORESERVE);
+	/* tmpfs's word for no memory for an inode; the mount has no limits. */
+	if (file == ERR_PTR(-ENOSPC))
+		return ERR_PTR(-ENOMEM);
 	if (IS_ERR(file))
 		return file;
 	r = rm_shmem_check_policy(config, file);
