@@ -19,6 +19,7 @@
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/blk_types.h>
+#include <linux/delay.h>
 #include <linux/falloc.h>
 #include <linux/file.h>
 #include <linux/fs.h>
@@ -39,8 +40,11 @@
 
 #define RM_FS_MAGIC	0x524d454d	/* "RMEM" */
 
-/* How often a folio that is too large is cut, and asked for again. */
-#define RM_FIT_TRIES	10
+/*
+ * How often a folio that is too large is cut and asked for again, or one with an
+ * error until it is known where: that takes the kernel some milliseconds.
+ */
+#define RM_GET_TRIES	50
 
 static struct kmem_cache *rm_inode_cache;
 static struct vfsmount *rm_mnt;
@@ -106,15 +110,22 @@ static int rm_try_get_folio(struct rm_inode *ri, pgoff_t index, bool must,
 int rm_get_folio(struct rm_inode *ri, pgoff_t index, bool must,
 		 struct folio **folio)
 {
-	int tries = RM_FIT_TRIES;
+	int tries = RM_GET_TRIES;
 	int r;
 
 	might_sleep();
-	do {
+	for (;;) {
 		r = rm_try_get_folio(ri, index, must, folio);
-	} while (r == -EFBIG && --tries);
+		if ((r != -EFBIG && r != -EBUSY) || !--tries)
+			break;
+		if (fatal_signal_pending(current))
+			return -EINTR;
+		usleep_range(500, 2000);
+	}
 	/* Whoever holds the folio that has to be split does so for long. */
-	return r == -EFBIG ? -ENOMEM : r;
+	if (r == -EFBIG)
+		return -ENOMEM;
+	return r == -EBUSY ? -EHWPOISON : r;
 }
 
 /*

@@ -578,12 +578,13 @@ static int rm_access_atomic(struct restrictedmem_binding *b, loff_t pos,
 	rcu_read_lock();
 	folio = rm_store_peek(store, index);
 	if (folio) {
-		r = -EHWPOISON;
-		if (!rm_store_page_is_lost(store, folio, index)) {
+		r = rm_store_check_page(store, folio, index);
+		if (r == -EBUSY)
+			r = -EAGAIN;
+		if (!r) {
 			addr = kmap_local_page(rm_folio_page(folio, index));
 			rm_copy(addr + offset_in_page(pos), buf, len, write);
 			kunmap_local(addr);
-			r = 0;
 		}
 	}
 	rcu_read_unlock();

@@ -281,9 +281,9 @@ static bool rm_store_fits(struct rm_store *store, pgoff_t index,
  * Context: The inode's invalidate_lock is held for reading. May sleep; a new
  * folio is charged to current's memcg.
  * Return: 0, -ENOMEM, -ENOSPC, -EHWPOISON, -EINTR for a fatal signal, -EFBIG
- * the store gave more than it should have. After -ENOMEM, -ENOSPC and -EFBIG
- * the caller must call rm_store_trim() once it has dropped the lock, and may
- * try again after -EFBIG.
+ * the store gave more than it should have, -EBUSY as rm_store_check_page().
+ * After -ENOMEM, -ENOSPC and -EFBIG the caller must call rm_store_trim() once it
+ * has dropped the lock. After -EFBIG and -EBUSY it may try again.
  */
 int rm_store_get(struct rm_store *store, pgoff_t index, bool must,
 		 struct folio **folio)
@@ -293,8 +293,9 @@ int rm_store_get(struct rm_store *store, pgoff_t index, bool must,
 
 	f = xa_load(&store->folios, index);
 	if (f) {
-		if (rm_store_page_is_lost(store, f, index))
-			return -EHWPOISON;
+		r = rm_store_check_page(store, f, index);
+		if (r)
+			return r;
 		folio_get(f);
 		*folio = f;
 		return 0;
@@ -314,8 +315,8 @@ int rm_store_get(struct rm_store *store, pgoff_t index, bool must,
 					 true);
 		else
 			r = -EFBIG;
-		if (!r && rm_store_page_is_lost(store, f, index))
-			r = -EHWPOISON;
+		if (!r)
+			r = rm_store_check_page(store, f, index);
 		if (r)
 			folio_put(f);
 	} while (r == -EAGAIN);
@@ -402,25 +403,29 @@ bool rm_store_has_lost(struct rm_store *store, pgoff_t start, pgoff_t end)
 }
 
 /**
- * rm_store_page_is_lost() - was a page of a folio lost to a memory error?
+ * rm_store_check_page() - was a page of a folio lost to a memory error?
  * @store: a store with a size
  * @folio: one of its folios
  * @index: a page of it
  *
  * Context: Any; the folio stays.
- * Return: true if so, also when the kernel has only marked the page yet.
+ * Return: 0; -EHWPOISON if so, also when only the kernel has marked the page so
+ * far; -EBUSY for a folio with such a mark for all of it: rm_store_lose() will
+ * be called for the page that it is about in a moment.
  */
-bool rm_store_page_is_lost(struct rm_store *store, struct folio *folio,
-			   pgoff_t index)
+int rm_store_check_page(struct rm_store *store, struct folio *folio,
+			pgoff_t index)
 {
 	if (xa_load(&store->lost, index))
-		return true;
+		return -EHWPOISON;
 	if (store->config.ops->splits)
-		return PageHWPoison(rm_folio_page(folio, index));
-	/* The mark is the head's; which page it is about, we are told later. */
-	return folio_test_hwpoison(folio) &&
-	       !rm_store_has_lost(store, rm_folio_first(folio, index),
-				  rm_folio_end(folio, index));
+		return PageHWPoison(rm_folio_page(folio, index)) ?
+			       -EHWPOISON : 0;
+	if (folio_test_hwpoison(folio) &&
+	    !rm_store_has_lost(store, rm_folio_first(folio, index),
+			       rm_folio_end(folio, index)))
+		return -EBUSY;
+	return 0;
 }
 
 /**

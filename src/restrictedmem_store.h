@@ -149,8 +149,8 @@ int rm_store_get(struct rm_store *store, pgoff_t index, bool must,
 		 struct folio **folio);
 void rm_store_trim(struct rm_store *store, pgoff_t index);
 struct folio *rm_store_peek(struct rm_store *store, pgoff_t index);
-bool rm_store_page_is_lost(struct rm_store *store, struct folio *folio,
-			   pgoff_t index);
+int rm_store_check_page(struct rm_store *store, struct folio *folio,
+			pgoff_t index);
 bool rm_store_has_lost(struct rm_store *store, pgoff_t start, pgoff_t end);
 void rm_store_whole_folios(struct rm_store *store, pgoff_t *start,
 			   pgoff_t *end);

@@ -484,6 +484,43 @@ TEST_F(pool, lost_page_is_refused_and_its_neighbours_are_served)
 	EXPECT_EQ(2 * HUGE, resident(self->fd));
 }
 
+struct neighbour {
+	int c;
+	int id;
+	int failed;
+	volatile int page;	/* the huge page, or less than 0 to end */
+};
+
+static void *get_neighbours(void *arg)
+{
+	struct neighbour *n = arg;
+
+	for (int page; (page = n->page) >= 0;)
+		if (!get_pfn(n->c, n->id, page * HUGE_PAGES + BAD + 1))
+			n->failed++;
+	return NULL;
+}
+
+/* The kernel marks the huge page before it says which page it is about. */
+TEST_F(pool, neighbours_of_a_lost_page_are_served_at_all_times)
+{
+	struct neighbour n = { self->c, self->id };
+	pthread_t thread;
+
+	ASSERT_EQ(0, hwpoison_init());
+	ASSERT_EQ(0, populate(self->fd, 0, SIZE));
+	ASSERT_EQ(0, pthread_create(&thread, NULL, get_neighbours, &n));
+	for (int i = 0; i < FILE_PAGES; i++) {
+		n.page = i;
+		sleep_ms(10);
+		poison_pfn(get_pfn(self->c, self->id, i * HUGE_PAGES + BAD));
+		ASSERT_EQ(0, wait_poisoned(self->fd, ++self->lost * PAGE));
+	}
+	n.page = -1;
+	pthread_join(thread, NULL);
+	EXPECT_EQ(0, n.failed);
+}
+
 TEST_F(pool, consumer_is_told_of_a_lost_page_once)
 {
 	struct rmt_page page;
