@@ -133,7 +133,8 @@ int rm_store_set_size(struct rm_store *store, loff_t size)
 	atomic_long_t *by_node;
 	int r = -ENOMEM;
 
-	if (!rm_try_charge(reserved))
+	/* Nothing is no matter for the limit, even when it is passed. */
+	if (reserved && !rm_try_charge(reserved))
 		return -ENOSPC;
 	by_node = kcalloc(nr_node_ids, sizeof(*by_node), GFP_KERNEL_ACCOUNT);
 	if (!by_node)
@@ -300,7 +301,7 @@ int rm_store_get(struct rm_store *store, pgoff_t index, bool must,
 		*folio = f;
 		return 0;
 	}
-	if (xa_load(&store->lost, index))
+	if (rm_store_has_lost(store, index, index + 1))
 		return -EHWPOISON;
 	/* Spare the store what rm_store_pin() would refuse. */
 	if (!store->config.reserve && rm_limit_pages() &&
@@ -399,7 +400,8 @@ bool rm_store_has_lost(struct rm_store *store, pgoff_t start, pgoff_t end)
 {
 	unsigned long index = start;
 
-	return xa_find(&store->lost, &index, end - 1, XA_PRESENT);
+	return READ_ONCE(store->nr_lost) &&
+	       xa_find(&store->lost, &index, end - 1, XA_PRESENT);
 }
 
 /**
@@ -416,7 +418,7 @@ bool rm_store_has_lost(struct rm_store *store, pgoff_t start, pgoff_t end)
 int rm_store_check_page(struct rm_store *store, struct folio *folio,
 			pgoff_t index)
 {
-	if (xa_load(&store->lost, index))
+	if (rm_store_has_lost(store, index, index + 1))
 		return -EHWPOISON;
 	if (store->config.ops->splits)
 		return PageHWPoison(rm_folio_page(folio, index)) ?
@@ -547,7 +549,7 @@ void rm_store_lose(struct rm_store *store, pgoff_t index)
 {
 	if (store->config.ops->splits)
 		rm_store_discard(store, index, index + 1);
-	if (xa_load(&store->lost, index))
+	if (rm_store_has_lost(store, index, index + 1))
 		return;
 	xa_store(&store->lost, index, xa_mk_value(0),
 		 GFP_KERNEL | __GFP_NOFAIL);

@@ -483,6 +483,8 @@ TEST_F(limit, can_fall_below_what_is_there)
 	EXPECT_EQ(0, populate(self->fd, 0, 2 * HUGE));
 	EXPECT_FAILS(ENOSPC, populate(self->fd, 2 * HUGE, PAGE));
 	EXPECT_EQ(2 * HUGE, resident(self->fd));
+	/* A new file holds nothing yet. */
+	EXPECT_WORKS(close(create_small(PAGE)));
 }
 
 TEST_F(limit, can_be_lifted)
