@@ -13,7 +13,7 @@
 
 #include <restrictedmem_test.h>
 
-#include "util.h"
+#include "accounting.h"
 
 /* @path is relative to the top of the tree, two above the program's folder. */
 static inline int load_module(const char *path)
@@ -213,16 +213,18 @@ static inline int count_nonzero(int c, int id, uint64_t start, uint64_t end)
 
 /*
  * What the fixtures have in common: a consumer and two files, of which "small"
- * has 4 KiB pages alone; and in the end no promise was broken, and nothing is
- * left.
+ * has 4 KiB pages alone; and in the end no promise was broken, all accounts
+ * agree, and nothing is left.
  */
 #define CONSUMER_AND_FILES						\
+	struct accounts accounts;					\
 	int c;								\
 	int small;							\
 	int huge;							\
 	uint64_t resident
 
 #define SETUP_CONSUMER_AND_FILES() do {					\
+	ASSERT_EQ(0, accounts_begin(&self->accounts));			\
 	self->resident = resident_total();				\
 	self->c = consumer_open();					\
 	ASSERT_LE(0, self->c);						\
@@ -235,9 +237,11 @@ static inline int count_nonzero(int c, int id, uint64_t start, uint64_t end)
 #define TEARDOWN_CONSUMER_AND_FILES() do {				\
 	EXPECT_EQ(0, violations(self->c));				\
 	close(self->c);							\
+	EXPECT_STREQ("", accounts_differ(&self->accounts));		\
 	close(self->small);						\
 	close(self->huge);						\
 	EXPECT_EQ(self->resident, resident_total());			\
+	EXPECT_STREQ("", accounts_end(&self->accounts));		\
 } while (0)
 
 #endif /* CONSUMER_H */

@@ -10,7 +10,7 @@
 #include <sys/wait.h>
 
 #include "kselftest_harness.h"
-#include "util.h"
+#include "accounting.h"
 
 /* What a file says about itself */
 
@@ -195,6 +195,7 @@ TEST(size_given_at_creation_stays)
 /* fallocate */
 
 FIXTURE(space) {
+	struct accounts accounts;
 	int fd;
 };
 
@@ -212,13 +213,16 @@ FIXTURE_VARIANT_ADD(space, huge) {
 
 FIXTURE_SETUP(space)
 {
+	ASSERT_EQ(0, accounts_begin(&self->accounts));
 	self->fd = create(4 * HUGE, variant->thp);
 	ASSERT_LE(0, self->fd);
 }
 
 FIXTURE_TEARDOWN(space)
 {
+	EXPECT_STREQ("", accounts_differ(&self->accounts));
 	close(self->fd);
+	EXPECT_STREQ("", accounts_end(&self->accounts));
 }
 
 TEST_F(space, populate_fills_the_range)
@@ -364,6 +368,7 @@ TEST_F(space, file_with_an_odd_end_holds_no_more_than_its_size)
 	EXPECT_EQ(0, populate(fd, 0, HUGE + 3 * PAGE));
 	EXPECT_EQ(HUGE + 3 * PAGE, resident(fd));
 	EXPECT_EQ(before + HUGE + 3 * PAGE, resident_total());
+	close(fd);
 }
 
 TEST(populate_of_one_page_takes_one_page)
@@ -433,8 +438,6 @@ TEST(fatal_signal_ends_populate)
 	EXPECT_TRUE(WIFSIGNALED(status));
 	EXPECT_GT(1 * GIB, resident(fd));
 }
-
-#define CGROUP "/sys/fs/cgroup"
 
 TEST(memory_is_charged_to_who_populates)
 {

@@ -52,10 +52,7 @@ FIXTURE_TEARDOWN(notifier)
 {
 	self->nr_events = 0;
 	EXPECT_EQ(0, take_events(self));
-	close(self->c);
-	close(self->small);
-	close(self->huge);
-	EXPECT_EQ(self->resident, resident_total());
+	TEARDOWN_CONSUMER_AND_FILES();
 }
 
 /* Invalidation */

@@ -50,6 +50,7 @@ FIXTURE_TEARDOWN(poison)
 	uint64_t _pfn = get_pfn(self->c, self->id, BAD);		\
 	ASSERT_NE(0, _pfn);						\
 	poison_pfn(_pfn);						\
+	self->accounts.errors += PAGE;					\
 	ASSERT_EQ(0, wait_poisoned(self->fd, PAGE));			\
 } while (0)
 
@@ -127,6 +128,7 @@ TEST_F(poison, page_that_nobody_has_bound)
 	ASSERT_NE(0, pfn);
 	ASSERT_EQ(0, unbind(self->c, self->id));
 	poison_pfn(pfn);
+	self->accounts.errors += PAGE;
 	ASSERT_EQ(0, wait_poisoned(self->fd, PAGE));
 	self->id = bind_range(self->c, self->fd, 0, 8);
 	ASSERT_LT(0, self->id);
@@ -198,6 +200,7 @@ TEST_F(poison, several_errors)
 {
 	for (uint64_t i = 0; i < 8; i += 2)
 		poison_pfn(get_pfn(self->c, self->id, i));
+	self->accounts.errors += 4 * PAGE;
 	ASSERT_EQ(0, wait_poisoned(self->fd, 4 * PAGE));
 	for (uint64_t i = 1; i < 8; i += 2)
 		EXPECT_EQ(0, count_changed(self->c, self->id, i, i + 1));
