@@ -6,8 +6,13 @@
  * all, and clean at once after. Loads and unloads it itself, in a machine where
  * nobody else has a VM.
  */
+#include <pthread.h>
+
 #include "kselftest_harness.h"
 #include "consumer.h"
+
+#undef TEST_TIMEOUT_DEFAULT
+#define TEST_TIMEOUT_DEFAULT 200
 
 static bool is_loaded(const char *name)
 {
@@ -120,6 +125,118 @@ TEST_F(module, counts_start_again_at_zero)
 	ASSERT_EQ(0, unload_module("restrictedmem"));
 	ASSERT_EQ(0, load_module("restrictedmem.ko"));
 	EXPECT_EQ(0, resident_total());
+}
+
+/* Loads and unloads while others use what is there at the moment */
+
+#define LOADS	100
+
+/* What a hundred loads may add to the kernel's memory: not a page for each. */
+#define MAY_GROW	(LOADS * PAGE)
+
+struct user {
+	volatile bool *stop;
+	unsigned long made;
+	unsigned long bound;
+};
+
+/* Whatever fails because the module is not there is tried again. */
+static void *use_module(void *data)
+{
+	struct user *u = data;
+
+	while (!*u->stop) {
+		int c = open("/dev/restrictedmem_test", O_RDWR | O_CLOEXEC);
+		int fd = create_huge(HUGE), id;
+
+		if (fd >= 0 && !populate(fd, 0, 4 * PAGE))
+			u->made++;
+		id = c >= 0 && fd >= 0 ? bind_range(c, fd, 0, 4) : -1;
+		if (id > 0 && get_pfn(c, id, 0))
+			u->bound++;
+		if (fd >= 0)
+			close(fd);
+		if (c >= 0)
+			close(c);
+		/* Leave a gap in which it can be unloaded. */
+		sleep_ms(2);
+	}
+	return NULL;
+}
+
+/* Kilobytes of a line of /proc/meminfo, as bytes */
+static int64_t meminfo(const char *key)
+{
+	static char text[8192];
+	const char *line;
+
+	if (read_text("/proc/meminfo", text, sizeof(text)) <= 0)
+		return -1;
+	line = strstr(text, key);
+	return line ? strtoll(line + strlen(key), NULL, 10) * 1024 : -1;
+}
+
+static const char * const kernel_memory[] = {
+	"SUnreclaim:", "VmallocUsed:", "Percpu:",
+};
+
+/* RCU has freed, slabs hold no free pages, and all counters are summed up. */
+static void take_kernel_memory(int64_t *bytes)
+{
+	sleep_ms(500);
+	write_text("/proc/sys/vm/drop_caches", "3");
+	system("for s in /sys/kernel/slab/*/shrink; do echo 1 >$s; done");
+	write_text("/proc/sys/vm/stat_refresh", "1");
+	for (int i = 0; i < ARRAY_SIZE(kernel_memory); i++)
+		bytes[i] = meminfo(kernel_memory[i]);
+}
+
+/* Load both modules and unload them, if need be again and again. */
+static int load_and_unload(void)
+{
+	if (load_module("restrictedmem.ko"))
+		return -1;
+	if (load_module("tests/kmod/restrictedmem_test.ko"))
+		return -1;
+	sleep_ms(5);
+	while (unload_module("restrictedmem_test"))
+		if (errno != EAGAIN)
+			return -1;
+	while (unload_module("restrictedmem"))
+		if (errno != EAGAIN)
+			return -1;
+	return 0;
+}
+
+TEST_F(module, a_hundred_loads_under_load_leave_nothing)
+{
+	int64_t before[ARRAY_SIZE(kernel_memory)], after[ARRAY_SIZE(kernel_memory)];
+	volatile bool stop = false;
+	struct user users[2] = { { &stop }, { &stop } };
+	pthread_t threads[ARRAY_SIZE(users)];
+
+	ASSERT_EQ(0, unload_module("restrictedmem"));
+	for (int i = 0; i < ARRAY_SIZE(users); i++)
+		ASSERT_EQ(0, pthread_create(&threads[i], NULL, use_module, &users[i]));
+	for (int i = 0; i < 10; i++)
+		ASSERT_EQ(0, load_and_unload());
+	take_kernel_memory(before);
+	for (int i = 0; i < LOADS; i++)
+		ASSERT_EQ(0, load_and_unload());
+	take_kernel_memory(after);
+	stop = true;
+	for (int i = 0; i < ARRAY_SIZE(users); i++) {
+		pthread_join(threads[i], NULL);
+		TH_LOG("%lu files, %lu bindings", users[i].made, users[i].bound);
+		EXPECT_LT(LOADS / 10, users[i].made);
+		EXPECT_LT(LOADS / 10, users[i].bound);
+	}
+	for (int i = 0; i < ARRAY_SIZE(kernel_memory); i++) {
+		TH_LOG("%s %lld more bytes", kernel_memory[i],
+		       (long long)(after[i] - before[i]));
+		EXPECT_GT(MAY_GROW, after[i] - before[i]);
+	}
+	ASSERT_EQ(0, load_module("restrictedmem.ko"));
 }
 
 TEST_HARNESS_MAIN
