@@ -4,7 +4,8 @@
  *
  * Do all that count pages agree? The process goes into a memory cgroup of its
  * own; what its files hold is then counted by st_blocks, by fdinfo, by the
- * module and by the cgroup, and at rest these are the same number.
+ * module, in debugfs too, and by the cgroup, and at rest these are the same
+ * number. Pages of a pool are not charged to a memory cgroup.
  */
 #ifndef ACCOUNTING_H
 #define ACCOUNTING_H
@@ -114,14 +115,13 @@ static inline void accounts_of_files(uint64_t *blocks, uint64_t *fdinfos)
 		closedir(dir);
 }
 
-/* What debugfs says, or @total where it has no such file. */
-static inline uint64_t accounts_of_debugfs(uint64_t total)
+static inline uint64_t accounts_of_debugfs(void)
 {
 	char text[32];
 
 	if (read_text("/sys/kernel/debug/restrictedmem/resident", text,
 		      sizeof(text)) <= 0)
-		return total;
+		return ~0ULL;
 	return strtoull(text, NULL, 10);
 }
 
@@ -137,8 +137,8 @@ static inline const char *accounts_differ(const struct accounts *a)
 	for (int i = 0; i < 100; i++) {
 		accounts_of_files(&blocks, &fdinfos);
 		total = resident_total();
-		debugfs = accounts_of_debugfs(total) - a->total;
 		total -= a->total;
+		debugfs = accounts_of_debugfs() - a->total;
 		charged = cgroup_shmem(a->group);
 		if (blocks == fdinfos && blocks == total && blocks == debugfs &&
 		    blocks <= charged && charged <= blocks + a->errors)

@@ -129,8 +129,20 @@ FIXTURE_TEARDOWN(host)
 #define LIMITED		CGROUP "/rm-limited"
 #define LIMITED_BYTES	(16 * MIB)
 
-/* A child that populates all of a file in a cgroup with a limit; its status. */
-static int populate_limited(int fd, const char *oom_score_adj)
+/* Take each page of a file, as a vCPU does. */
+static int fault_all(int c, int id, uint64_t pages)
+{
+	for (uint64_t i = 0; i < pages; i++)
+		if (!get_pfn(c, id, i))
+			return -1;
+	return 0;
+}
+
+/*
+ * A child that takes all of a file in a cgroup with a limit: by faults through
+ * the binding @id, or by fallocate if that is 0. Return: its status.
+ */
+static int take_limited(int fd, int c, int id, const char *oom_score_adj)
 {
 	pid_t child = fork();
 	int status;
@@ -140,7 +152,9 @@ static int populate_limited(int fd, const char *oom_score_adj)
 		    write_text("/proc/self/oom_score_adj", oom_score_adj) ||
 		    cgroup_enter(LIMITED))
 			_exit(1);
-		_exit(populate(fd, 0, 64 * MIB) ? errno : 0);
+		status = id ? fault_all(c, id, 64 * MIB / PAGE) :
+			      populate(fd, 0, 64 * MIB);
+		_exit(status ? errno : 0);
 	}
 	return waitpid(child, &status, 0) == child ? status : -1;
 }
@@ -235,26 +249,46 @@ TEST_F(host, shrinks_our_cgroup)
 	EXPECT_ALL_UNTOUCHED();
 }
 
-/* At the limit of its cgroup who populates is killed, as with other memory, ... */
-TEST_F(host, kills_who_populates_beyond_the_limit)
+/* At the limit of its cgroup a fault has somebody in it killed, ... */
+TEST_F(host, kills_who_faults_beyond_the_limit)
 {
-	int fd = create(64 * MIB, variant->thp);
+	int fd = create(64 * MIB, variant->thp), id;
 
 	ASSERT_LE(0, fd);
+	id = bind_range(self->c, fd, 0, 64 * MIB / PAGE);
+	ASSERT_LT(0, id);
 	ASSERT_EQ(0, cgroup_make(LIMITED));
-	EXPECT_TRUE(was_oom_killed(populate_limited(fd, "0")));
+	EXPECT_TRUE(was_oom_killed(take_limited(fd, self->c, id, "0")));
+	ASSERT_EQ(0, unbind(self->c, id));
 	EXPECT_LIMITED(fd);
 	EXPECT_ALL_UNTOUCHED();
 }
 
-/* ... unless nobody in it can be. */
+/* ... unless nobody can be, ... */
+TEST_F(host, refuses_who_faults_beyond_the_limit)
+{
+	int fd = create(64 * MIB, variant->thp), id, status;
+
+	ASSERT_LE(0, fd);
+	id = bind_range(self->c, fd, 0, 64 * MIB / PAGE);
+	ASSERT_LT(0, id);
+	ASSERT_EQ(0, cgroup_make(LIMITED));
+	status = take_limited(fd, self->c, id, "-1000");
+	EXPECT_TRUE(WIFEXITED(status));
+	EXPECT_EQ(ENOMEM, WEXITSTATUS(status));
+	ASSERT_EQ(0, unbind(self->c, id));
+	EXPECT_LIMITED(fd);
+	EXPECT_ALL_UNTOUCHED();
+}
+
+/* ... and who populates is told. */
 TEST_F(host, refuses_who_populates_beyond_the_limit)
 {
 	int fd = create(64 * MIB, variant->thp), status;
 
 	ASSERT_LE(0, fd);
 	ASSERT_EQ(0, cgroup_make(LIMITED));
-	status = populate_limited(fd, "-1000");
+	status = take_limited(fd, self->c, 0, "0");
 	EXPECT_TRUE(WIFEXITED(status));
 	EXPECT_EQ(ENOMEM, WEXITSTATUS(status));
 	EXPECT_LIMITED(fd);
@@ -313,11 +347,7 @@ TEST_F(host, denies_huge_pages)
 	EXPECT_ALL_UNTOUCHED();
 }
 
-/*
- * A switch for the kernel's own tests, which goes above the policy of any mount:
- * small files get huge pages, and the last one reaches beyond the end. All that
- * count say so, nobody gets what is beyond, and all of it goes with the file.
- */
+/* A switch for the kernel's own tests, which goes above the policy of any mount. */
 TEST_F(host, forces_huge_pages)
 {
 	int fd = create(HUGE + 3 * PAGE, variant->thp), id;
@@ -329,13 +359,10 @@ TEST_F(host, forces_huge_pages)
 	ASSERT_EQ(0, shmem_policy("force"));
 	EXPECT_EQ(0, populate(fd, 0, HUGE + 3 * PAGE));
 	EXPECT_EQ(0, shmem_policy("never"));
-	EXPECT_EQ(2 * HUGE, resident(fd));
+	EXPECT_EQ(HUGE + 3 * PAGE, resident(fd));
 	ASSERT_EQ(0, get_page(self->c, id, 0, 0, &page));
-	EXPECT_EQ(HUGE_ORDER, page.order);
-	ASSERT_EQ(0, get_page(self->c, id, HUGE_PAGES + 2, 0, &page));
-	EXPECT_EQ(0, page.order);
-	EXPECT_FAILS(EINVAL, get_page(self->c, id, HUGE_PAGES + 3, 0, &page));
-	EXPECT_EQ(-1, bind_range(self->c, fd, HUGE_PAGES + 3, HUGE_PAGES + 4));
+	EXPECT_EQ(variant->thp == RESTRICTEDMEM_THP_NEVER ? 0 : HUGE_ORDER,
+		  page.order);
 	EXPECT_EQ(0, count_nonzero(self->c, id, 0, HUGE_PAGES + 3));
 	EXPECT_STREQ("", accounts_differ(&self->accounts));
 	ASSERT_EQ(0, unbind(self->c, id));
