@@ -132,7 +132,7 @@ TEST_F(module, counts_start_again_at_zero)
 #define LOADS	100
 
 /* What a hundred loads may add to the kernel's memory: not a page for each. */
-#define MAY_GROW	(LOADS * PAGE)
+#define MAY_GROW	((int64_t)(LOADS * PAGE))
 
 struct user {
 	volatile bool *stop;
