@@ -11,11 +11,12 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-kernel=$(tests/vm/vmlinux)
+kernel=$(KVER='' tests/vm/vmlinux)
 initrd=$(scripts/guest-initrd)
 log=$(mktemp -d)
 trap 'rm -rf "$log"; kill %% 2>/dev/null || :' EXIT
 number=0
+limit=${RM_GUEST_LIMIT:-100} # seconds for a guest
 
 is() { # is NAME COMMAND...: one line of TAP
 	number=$((number + 1))
@@ -31,8 +32,8 @@ checks='cpus clocksource time memory fork tlb discard discard-neighbour discard-
 
 boot() { # boot NAME rmvm-options...
 	local name=$1 check rc=0
-	timeout 120 build/vmm/rmvm -k "$kernel" -i "$initrd" -m 384M \
-		-a 'quiet rm.do=check' --stats="$log/stats" --timeout 100 "${@:2}" \
+	timeout $((limit + 20)) build/vmm/rmvm -k "$kernel" -i "$initrd" -m 384M \
+		-a 'quiet rm.do=check' --stats="$log/stats" --timeout "$limit" "${@:2}" \
 		</dev/null >"$log/out" 2>"$log/err" || rc=$?
 	tr -d '\r' <"$log/out" | sed 's/^/# /'
 	sed 's/^/# /' "$log/err" "$log/stats"
@@ -80,8 +81,8 @@ echo 0 >$pool/nr_hugepages
 
 # A guest that asks for conversions by hypercall, and gives pages back
 for backing in restricted guest_memfd; do
-	timeout 60 build/vmm/rmvm -k build/vmm/convert -m 64M --backing "$backing" \
-		--timeout 30 </dev/null >"$log/out" 2>"$log/err" || :
+	timeout "$limit" build/vmm/rmvm -k build/vmm/convert -m 64M --backing "$backing" \
+		--timeout "$limit" </dev/null >"$log/out" 2>"$log/err" || :
 	sed 's/^/# /' "$log/out" "$log/err"
 	is "$backing: explicit conversion" grep -q 'GUEST OK convert' "$log/out"
 done
