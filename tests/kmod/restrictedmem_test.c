@@ -314,11 +314,16 @@ static long rmt_bind(struct rmt_consumer *c, struct rmt_bind __user *uarg)
 		goto err_release;
 	arg.id = b->id;
 	arg.seq = rmt_next_seq();
+	r = -EFAULT;
+	if (copy_to_user(uarg, &arg, sizeof(arg)))
+		goto err_cancel;
 	/* Cannot fail: the entry is reserved. */
 	xa_store(&c->bindings, b->id, b, GFP_KERNEL);
-	r = copy_to_user(uarg, &arg, sizeof(arg)) ? -EFAULT : 0;
+	r = 0;
 	goto out_put;
 
+err_cancel:
+	restrictedmem_cancel(b->binding);
 err_release:
 	xa_release(&c->bindings, b->id);
 err_free:
