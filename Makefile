@@ -57,6 +57,10 @@ check-kvm: ## compare KVM's own selftests on stock and patched KVM (some 20 minu
 	@$(MAKE) $(jobs) --no-print-directory modules kvm vmm
 	@scripts/kvm-selftests
 
+check-debug: ## run the tests on a kernel that looks for faults (half an hour)
+	@scripts/deps debug
+	@scripts/check-debug
+
 bench: ## install packages, build, and compare costs with peers (in a virtual machine)
 	@scripts/deps bench
 	@$(MAKE) $(jobs) --no-print-directory modules kvm
@@ -116,5 +120,5 @@ build/vm/keeper: tests/vm/keeper.c
 	@mkdir -p $(@D)
 	$(CC) -O2 -Wall -static -o $@.$$$$ $< && mv $@.$$$$ $@
 
-.PHONY: all modules kvm vmm tests demo demo-qemu check test check-kvm check-qemu \
+.PHONY: all modules kvm vmm tests demo demo-qemu check test check-kvm check-debug check-qemu \
 	bench lint install uninstall dkms-install clean help

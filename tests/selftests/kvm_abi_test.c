@@ -611,7 +611,7 @@ TEST_F(abi, attributes_twice)
 /* A range map of four levels, freed by one call and with its VM, was too much. */
 TEST_F(abi, attributes_of_many_ranges)
 {
-	const uint64_t count = 100000, step = 32 * MIB;
+	const uint64_t count = rounds(100000), step = 32 * MIB;
 
 	for (int round = 0; round < 2; round++) {
 		for (uint64_t i = 0; i < count; i++)

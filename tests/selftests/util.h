@@ -138,6 +138,12 @@ static inline void sleep_ms(unsigned int ms)
 	nanosleep(&ts, NULL);
 }
 
+/* How often to do what is done many times: less often on the debug kernel. */
+static inline uint64_t rounds(uint64_t count)
+{
+	return getenv("RM_SLOW") ? count / 10 : count;
+}
+
 /* A path below /proc/self/fd or another pattern; one buffer for all. */
 static inline const char *path_of(const char *format, ...)
 {
