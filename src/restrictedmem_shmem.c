@@ -108,6 +108,9 @@ rm_shmem_mount_create(const struct rm_store_config *config, bool huge)
 
 	mount->mnt = vfs_kern_mount(type, SB_KERNMOUNT, "restrictedmem", options);
 	r = PTR_ERR_OR_ZERO(mount->mnt);
+	/* tmpfs's word for no memory for the policy, too */
+	if (r == -EINVAL && nodes_subset(config->nodes, node_states[N_MEMORY]))
+		r = -ENOMEM;
 	if (r)
 		goto err_free;
 	kref_init(&mount->ref);
