@@ -84,6 +84,19 @@ FIXTURE_TEARDOWN(prefault)
 #define mapped_pages() (kvm_stat(self->vm.fd, "pages_4k") +		\
 	kvm_stat(self->vm.fd, "pages_2m") * (HUGE / PAGE) - self->mapped)
 
+/* No guest was entered since, which would have thrown the old tables away. */
+TEST_F(prefault, works_right_after_a_slot_went)
+{
+	struct kvm_pre_fault_memory range = { .gpa = DATA, .size = SIZE };
+
+	ASSERT_EQ(0, vm_region(&self->vm, SLOT, 0, 0, NULL));
+	vm_add_private(&self->vm, SLOT, DATA, SIZE, self->hva, self->fd);
+	ASSERT_EQ(0, vm_set_private(&self->vm, DATA, SIZE, variant->private));
+	EXPECT_EQ(0, pre_fault(&self->vcpu, &range));
+	EXPECT_EQ(0, range.size);
+	EXPECT_EQ(1, vcpu_sync(&self->vcpu));
+}
+
 TEST_F(prefault, capability_is_reported)
 {
 	EXPECT_EQ(1, ioctl(self->vm.kvm, KVM_CHECK_EXTENSION,
