@@ -138,10 +138,12 @@ static inline void sleep_ms(unsigned int ms)
 	nanosleep(&ts, NULL);
 }
 
-/* How often to do what is done many times: less often on the debug kernel. */
+/* How often to do what is done many times; $RM_SLOW is how slow the kernel is. */
 static inline uint64_t rounds(uint64_t count)
 {
-	return getenv("RM_SLOW") ? count / 10 : count;
+	const char *slow = getenv("RM_SLOW");
+
+	return slow ? count / atoi(slow) : count;
 }
 
 /* A path below /proc/self/fd or another pattern; one buffer for all. */
