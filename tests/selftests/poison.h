@@ -44,4 +44,30 @@ static inline int wait_poisoned(int fd, long long bytes)
 	return -1;
 }
 
+/*
+ * A consumer was told of one error, on page @_bad, and to let go of
+ * [@_start, @_end) around it, of which it had mapped one page.
+ */
+#define EXPECT_TOLD_ONCE(_c, _bad, _start, _end) do {			\
+	struct rmt_event _events[8];					\
+	struct rmt_events _got = {					\
+		.buf = (uintptr_t)_events,				\
+		.count = 8,						\
+	};								\
+									\
+	/* Should it be told again */					\
+	sleep_ms(50);							\
+	ASSERT_EQ(0, ioctl(_c, RMT_EVENTS, &_got));			\
+	ASSERT_EQ(3, _got.count);					\
+	EXPECT_EQ(RMT_START, _events[0].type);				\
+	EXPECT_EQ(_start, _events[0].start);				\
+	EXPECT_EQ(_end, _events[0].end);				\
+	EXPECT_EQ(1, _events[0].mapped);				\
+	EXPECT_EQ(RMT_ERROR, _events[1].type);				\
+	EXPECT_EQ(_bad, _events[1].start);				\
+	EXPECT_EQ((_bad) + 1, _events[1].end);				\
+	EXPECT_EQ(RMT_END, _events[2].type);				\
+	EXPECT_EQ(0, _got.mapped);					\
+} while (0)
+
 #endif /* POISON_H */
