@@ -189,16 +189,6 @@ static inline int block_set(unsigned int block, const char *state)
 	return write_text(path_of(MEMORY "/memory%u/state", block), state);
 }
 
-/* What is online already stays what it is. */
-static inline int plugged_set(const struct plugged *p, const char *state)
-{
-	for (int i = 0; i < p->nr; i++)
-		if (block_is_online(p->blocks[i]) == !strcmp(state, "offline") &&
-		    block_set(p->blocks[i], state))
-			return -1;
-	return 0;
-}
-
 /*
  * To take a block offline the kernel tries to move its pages until a signal
  * comes. Return: 0 if it is offline, or the errno.
@@ -218,6 +208,21 @@ static inline int block_offline_for(unsigned int block, unsigned int seconds)
 	if (waitpid(child, &status, 0) != child)
 		return ECHILD;
 	return WIFEXITED(status) ? WEXITSTATUS(status) : EINTR;
+}
+
+/* What is online already stays what it is. */
+static inline int plugged_set(const struct plugged *p, const char *state)
+{
+	bool off = !strcmp(state, "offline");
+
+	for (int i = 0; i < p->nr; i++) {
+		unsigned int block = p->blocks[i];
+
+		if (block_is_online(block) == off &&
+		    (off ? block_offline_for(block, 10) : block_set(block, state)))
+			return -1;
+	}
+	return 0;
 }
 
 /* Ask for so many pages of 1 GiB; how many there are then, or -1. */

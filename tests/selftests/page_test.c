@@ -195,6 +195,20 @@ TEST_F(page, limit_reaches_consumers)
 	EXPECT_WORKS(get_page(self->c, id, 1, 0, &page));
 }
 
+/* The store had made one before it was known that it is too much. */
+TEST_F(page, refused_huge_page_is_given_back)
+{
+	int id = bind_range(self->c, self->huge, 0, HUGE_PAGES);
+	struct rmt_page page;
+
+	ASSERT_LT(0, id);
+	ASSERT_EQ(0, set_limit(resident_total() + PAGE));
+	EXPECT_FAILS(ENOSPC, get_page(self->c, id, 0, 0, &page));
+	EXPECT_EQ(0, set_limit(0));
+	EXPECT_EQ(0, resident(self->huge));
+	EXPECT_EQ(0, cgroup_shmem(self->accounts.group));
+}
+
 /* Contents */
 
 TEST_F(page, what_was_written_is_read)
