@@ -146,17 +146,26 @@ struct plugged {
 	uint64_t block_pages;
 };
 
+/* Pages in a block of memory, or 0. */
+static inline uint64_t block_pages(void)
+{
+	char text[32];
+
+	if (read_text(MEMORY "/block_size_bytes", text, sizeof(text)) <= 0)
+		return 0;
+	return strtoull(text, NULL, 16) / PAGE;
+}
+
 static inline int plugged_find(struct plugged *p)
 {
 	DIR *dir = opendir(MEMORY);
 	struct dirent *entry;
 	unsigned int block;
-	char text[32];
 
 	p->nr = 0;
-	if (read_text(MEMORY "/block_size_bytes", text, sizeof(text)) <= 0)
+	p->block_pages = block_pages();
+	if (!p->block_pages)
 		return -1;
-	p->block_pages = strtoull(text, NULL, 16) / PAGE;
 	while (dir && (entry = readdir(dir)))
 		if (sscanf(entry->d_name, "memory%u", &block) == 1 &&
 		    block * p->block_pages >= 4 * GIB / PAGE &&

@@ -12,6 +12,7 @@
 #include <sys/wait.h>
 
 #include "kselftest_harness.h"
+#include "hostile.h"
 #include "hugetlb.h"
 #include "poison.h"
 
@@ -22,20 +23,24 @@
 #define FREE()		pool_count(HUGE, "free_hugepages")
 #define RESERVED()	pool_count(HUGE, "resv_hugepages")
 
-/* @lost: pages with an error that this test made, which the kernel keeps */
+/*
+ * @lost: pages with an error that this test made, which the kernel keeps
+ * @stuck: the same, of earlier tests
+ */
 FIXTURE(pool) {
 	int c;
 	int fd;
 	int id;
 	int lost;
+	int stuck;
 	uint64_t resident;
 };
 
 FIXTURE_SETUP(pool)
 {
 	self->resident = resident_total();
-	/* What earlier tests lost stays. */
-	pool_resize(HUGE, POOL_PAGES + pool_resize(HUGE, 0));
+	self->stuck = pool_resize(HUGE, 0);
+	pool_resize(HUGE, POOL_PAGES + self->stuck);
 	ASSERT_EQ(POOL_PAGES, FREE());
 	self->c = consumer_open();
 	ASSERT_LE(0, self->c);
@@ -437,16 +442,33 @@ TEST_F(pool, threads_populate_one_file)
 	}
 }
 
-TEST_F(pool, soft_offline_leaves_a_resident_page_alone)
+TEST_F(pool, stays_where_it_is_whatever_the_host_does)
 {
-	uint64_t pfn;
+	uint64_t pfns[FILE_PAGES];
 
-	ASSERT_EQ(0, write_pattern(self->c, self->id, 0, HUGE_PAGES));
-	pfn = get_pfn(self->c, self->id, 0);
-	write_text("/sys/devices/system/memory/soft_offline_page",
-		   path_of("%#llx", (unsigned long long)pfn * PAGE));
-	EXPECT_EQ(pfn, get_pfn(self->c, self->id, 0));
-	EXPECT_EQ(0, count_changed(self->c, self->id, 0, HUGE_PAGES));
+	for (int i = 0; i < FILE_PAGES; i++) {
+		ASSERT_EQ(0, write_pattern(self->c, self->id, i * HUGE_PAGES,
+					   i * HUGE_PAGES + 16));
+		pfns[i] = get_pfn(self->c, self->id, i * HUGE_PAGES);
+	}
+	for (int round = 0; round < 5; round++) {
+		EXPECT_EQ(0, drop_caches());
+		EXPECT_EQ(0, compact());
+		/* All that is free goes, and comes back. */
+		EXPECT_EQ(FILE_PAGES + self->stuck, pool_resize(HUGE, 0));
+		EXPECT_EQ(POOL_PAGES + self->stuck,
+			  pool_resize(HUGE, POOL_PAGES + self->stuck));
+	}
+	for (int i = 0; i < FILE_PAGES; i++)
+		EXPECT_EQ(-1, soft_offline(pfns[i] + i));
+	ASSERT_NE(0, block_pages());
+	EXPECT_NE(0, block_offline_for(pfns[0] / block_pages(), 3));
+
+	for (int i = 0; i < FILE_PAGES; i++) {
+		EXPECT_EQ(pfns[i], get_pfn(self->c, self->id, i * HUGE_PAGES));
+		EXPECT_EQ(0, count_changed(self->c, self->id, i * HUGE_PAGES,
+					   i * HUGE_PAGES + 16));
+	}
 }
 
 #define BAD	5
