@@ -14,6 +14,8 @@
 
 /* What a file says about itself */
 
+#define RM_DEBUGFS	"/sys/kernel/debug/restrictedmem"
+
 TEST(fd_is_close_on_exec)
 {
 	int fd = create_small(PAGE);
@@ -83,10 +85,63 @@ TEST(fdinfo_has_the_keys)
 	EXPECT_STREQ("shmem", fdinfo(fd, "store"));
 	EXPECT_EQ(PAGE, fdinfo_number(fd, "page_size"));
 	EXPECT_EQ(16 * PAGE, fdinfo_number(fd, "size"));
+	EXPECT_STREQ("never", fdinfo(fd, "thp"));
+	EXPECT_STREQ("default", fdinfo(fd, "numa"));
+	EXPECT_EQ(0, fdinfo_number(fd, "reserved"));
 	EXPECT_EQ(2 * PAGE, fdinfo_number(fd, "resident"));
+	EXPECT_EQ(2 * PAGE, fdinfo_number(fd, "resident_order0"));
+	EXPECT_EQ(2 * PAGE, fdinfo_number(fd, "resident_node0"));
+	EXPECT_EQ(NULL, fdinfo(fd, "resident_order9"));
+	EXPECT_EQ(0, fdinfo_number(fd, "poisoned"));
 	EXPECT_EQ(0, fdinfo_number(fd, "bindings"));
 	EXPECT_EQ(0, fdinfo_number(fd, "owner"));
 	EXPECT_EQ(0, fdinfo_number(fd, "flags"));
+}
+
+/* A line of debugfs's list of all memory, for one inode; or "". */
+static const char *debugfs_line(ino_t inode)
+{
+	static char text[65536];
+	char *line, *next;
+
+	if (read_text(RM_DEBUGFS "/inodes", text, sizeof(text)) <= 0)
+		return "";
+	for (line = strtok_r(text, "\n", &next); line;
+	     line = strtok_r(NULL, "\n", &next))
+		if (strtoul(line, NULL, 10) == inode)
+			return line;
+	return "";
+}
+
+static uint64_t debugfs_bytes(const char *name)
+{
+	char text[32];
+
+	if (read_text(path_of(RM_DEBUGFS "/%s", name), text, sizeof(text)) <= 0)
+		return ~0ULL;
+	return strtoull(text, NULL, 10);
+}
+
+TEST(debugfs_lists_all_memory)
+{
+	uint64_t charged = debugfs_bytes("charged");
+	char expected[128];
+	struct stat st;
+	int fd;
+
+	EXPECT_EQ(resident_total(), debugfs_bytes("resident"));
+	fd = create_huge(2 * HUGE);
+	ASSERT_LE(0, fd);
+	ASSERT_EQ(0, populate(fd, 0, HUGE));
+	ASSERT_EQ(0, fstat(fd, &st));
+	snprintf(expected, sizeof(expected), "%lu\tshmem\t4096\t%lu\t%lu\t0\t0",
+		 (unsigned long)st.st_ino, 2 * HUGE, HUGE);
+	EXPECT_STREQ(expected, debugfs_line(st.st_ino));
+	EXPECT_EQ(resident_total(), debugfs_bytes("resident"));
+	EXPECT_EQ(charged + HUGE, debugfs_bytes("charged"));
+	close(fd);
+	EXPECT_STREQ("", debugfs_line(st.st_ino));
+	EXPECT_EQ(charged, debugfs_bytes("charged"));
 }
 
 TEST(a_dup_is_the_same_file)
