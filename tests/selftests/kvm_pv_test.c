@@ -472,12 +472,12 @@ TEST_F(pv, eoi_follows_a_conversion)
 {
 	set_up_interrupts(&self->vcpu, guest_address(on_interrupt));
 	START(interrupt_myself);
-	EXPECT_EQ(1, vcpu_sync(&self->vcpu));
+	EXPECT_TRUE(is_offered(&self->vcpu));
 	ASSERT_EQ(0, vm_set_private(&self->vm, EOI, PAGE, false));
-	EXPECT_EQ(1, vcpu_sync(&self->vcpu));
+	EXPECT_TRUE(is_offered(&self->vcpu));
 	EXPECT_EQ(2, *(uint64_t *)(self->hva + 6 * PAGE + 8));
 	ASSERT_EQ(0, vm_set_private(&self->vm, EOI, PAGE, true));
-	EXPECT_EQ(1, vcpu_sync(&self->vcpu));
+	EXPECT_TRUE(is_offered(&self->vcpu));
 }
 
 /*
