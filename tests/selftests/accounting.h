@@ -2,10 +2,10 @@
 /*
  * Copyright (C) 2026 The restrictedmem authors
  *
- * Do all that count pages agree? The process goes into a memory cgroup of its
- * own; what its files hold is then counted by st_blocks, by fdinfo, by the
- * module, in debugfs too, and by the cgroup, and at rest these are the same
- * number. Pages of a pool are not charged to a memory cgroup.
+ * Do all that count pages agree? The process goes into a cgroup of its own; what
+ * its files hold is then counted by st_blocks, by fdinfo, by the module, in
+ * debugfs too, and by the cgroup, whose memory controller counts shmem, and
+ * whose hugetlb controller the pages of pools. At rest all are the same number.
  */
 #ifndef ACCOUNTING_H
 #define ACCOUNTING_H
@@ -22,7 +22,8 @@
  * @group: path of its cgroup
  * @total: bytes that all files of the machine held
  * @errors: bytes lost to memory errors since. The kernel takes such a page from
- *	its cgroup, but may leave it in the cgroup's statistics.
+ *	its cgroup, but may leave it in the cgroup's statistics; that of a pool
+ *	it leaves charged.
  */
 struct accounts {
 	char group[64];
@@ -47,6 +48,15 @@ static inline long long cgroup_number(const char *group, const char *file,
 	return -1;
 }
 
+/* The number that is all of one of a cgroup's files, or 0. */
+static inline uint64_t cgroup_value(const char *group, const char *file)
+{
+	char text[32];
+
+	read_text(path_of("%s/%s", group, file), text, sizeof(text));
+	return strtoull(text, NULL, 10);
+}
+
 /* Bytes of shmem charged to a cgroup: the kernel sums up when cpu.stat is read. */
 static inline uint64_t cgroup_shmem(const char *group)
 {
@@ -57,7 +67,7 @@ static inline uint64_t cgroup_shmem(const char *group)
 /* A new cgroup; 0, or -1 with errno. */
 static inline int cgroup_make(const char *group)
 {
-	if (write_text(CGROUP "/cgroup.subtree_control", "+memory"))
+	if (write_text(CGROUP "/cgroup.subtree_control", "+memory +hugetlb"))
 		return -1;
 	rmdir(group);
 	return mkdir(group, 0755);
@@ -139,14 +149,16 @@ static inline const char *accounts_differ(const struct accounts *a)
 		total = resident_total();
 		total -= a->total;
 		debugfs = accounts_of_debugfs() - a->total;
-		charged = cgroup_shmem(a->group);
+		charged = cgroup_shmem(a->group) +
+			  cgroup_value(a->group, "hugetlb.2MB.current") +
+			  cgroup_value(a->group, "hugetlb.1GB.current");
 		if (blocks == fdinfos && blocks == total && blocks == debugfs &&
 		    blocks <= charged && charged <= blocks + a->errors)
 			return "";
 		sleep_ms(20);
 	}
 	snprintf(text, sizeof(text),
-		 "st_blocks %lld, fdinfo %lld, module %lld, debugfs %lld, memcg %lld",
+		 "st_blocks %lld, fdinfo %lld, module %lld, debugfs %lld, cgroup %lld",
 		 (long long)blocks, (long long)fdinfos, (long long)total,
 		 (long long)debugfs, (long long)charged);
 	return text;

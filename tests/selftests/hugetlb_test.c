@@ -34,10 +34,12 @@ FIXTURE(pool) {
 	int lost;
 	int stuck;
 	uint64_t resident;
+	struct accounts accounts;
 };
 
 FIXTURE_SETUP(pool)
 {
+	ASSERT_EQ(0, accounts_begin(&self->accounts));
 	self->resident = resident_total();
 	self->stuck = pool_resize(HUGE, 0);
 	pool_resize(HUGE, POOL_PAGES + self->stuck);
@@ -54,7 +56,10 @@ FIXTURE_TEARDOWN(pool)
 {
 	EXPECT_EQ(0, violations(self->c));
 	close(self->c);
+	self->accounts.errors = self->lost * HUGE;
+	EXPECT_STREQ("", accounts_differ(&self->accounts));
 	close(self->fd);
+	EXPECT_STREQ("", accounts_end(&self->accounts));
 	EXPECT_EQ(0, RESERVED());
 	EXPECT_EQ(POOL_PAGES - self->lost, FREE());
 	EXPECT_EQ(self->resident, resident_total());
