@@ -140,6 +140,12 @@ static inline bool was_oom_killed(int status)
 #define PLUGGED_GIGANTIC						\
 	"/sys/devices/system/node/node1/hugepages/hugepages-1048576kB/nr_hugepages"
 
+/* The debug kernel has its own objects in all memory, which then stays. */
+#define NEEDS_PLUGGED() do {						\
+	if (getenv("RM_SLOW"))						\
+		SKIP(return, "no memory is plugged into the debug kernel"); \
+} while (0)
+
 struct plugged {
 	unsigned int blocks[MAX_BLOCKS];
 	unsigned int nr;

@@ -415,6 +415,7 @@ TEST_F(host, migrates_the_process)
 	unsigned long from = 1 << 0, to = 1 << PLUGGED_NODE;
 	struct plugged p;
 
+	NEEDS_PLUGGED();
 	ASSERT_EQ(0, plugged_find(&p));
 	ASSERT_EQ(0, plugged_set(&p, "online_movable"));
 	EXPECT_LE(0, syscall(SYS_migrate_pages, 0, 8 * sizeof(from), &from, &to));
@@ -462,6 +463,7 @@ TEST_F(host, unplugs_the_memory_we_are_in)
 	unsigned int block;
 	struct plugged p;
 
+	NEEDS_PLUGGED();
 	ASSERT_EQ(0, plugged_find(&p));
 	ASSERT_EQ(0, plugged_set(&p, "online_kernel"));
 	ASSERT_IN_PLUGGED(&p);
@@ -485,6 +487,7 @@ TEST_F(host, wants_a_gigantic_page)
 	uint64_t failed = vmstat("pgmigrate_fail");
 	struct plugged p;
 
+	NEEDS_PLUGGED();
 	ASSERT_EQ(0, plugged_find(&p));
 	ASSERT_EQ(0, plugged_set(&p, "online_kernel"));
 	ASSERT_IN_PLUGGED(&p);
@@ -506,6 +509,7 @@ TEST_F(host, unplugs_movable_memory)
 {
 	struct plugged p;
 
+	NEEDS_PLUGGED();
 	ASSERT_EQ(0, plugged_find(&p));
 	ASSERT_EQ(0, plugged_set(&p, "online_movable"));
 	ASSERT_EQ(0, refill(self));
