@@ -114,7 +114,6 @@ FIXTURE_SETUP(guest)
 		.thp = variant->thp,
 	};
 
-	NEEDS_PLUGGED();
 	ASSERT_EQ(0, accounts_begin(&self->accounts));
 	ASSERT_EQ(0, plugged_find(&self->plugged));
 	ASSERT_EQ(0, plugged_set(&self->plugged, "online_kernel"));
