@@ -13,6 +13,10 @@
  * reads the map after its sequence number is either late enough to see the new
  * value, or is made to start again (or zapped) by the invalidation.
  *
+ * A slot whose file was created with RESTRICTEDMEM_CREATE_IN_PLACE has all of its
+ * gfns in the file, private or shared: the attributes of such a gfn decide what
+ * windows show, and are of no importance to the guest.
+ *
  * Ranges are gfns, [start, end).
  */
 #include <linux/export.h>
@@ -175,6 +179,11 @@ int restrictedmem_kvm_create_file(struct restrictedmem_kvm *vm, u64 size,
 }
 EXPORT_SYMBOL_GPL(restrictedmem_kvm_create_file);
 
+static pgoff_t rm_kvm_index(struct restrictedmem_kvm_slot *slot, u64 gfn)
+{
+	return gfn - slot->base_gfn + slot->pgoff;
+}
+
 /* The file's pages [start, end) are about to go. */
 static void rm_kvm_invalidate_start(struct restrictedmem_notifier *notifier,
 				    pgoff_t start, pgoff_t end)
@@ -242,6 +251,8 @@ restrictedmem_kvm_bind(struct restrictedmem_kvm *vm, unsigned int fd,
 	slot->pgoff = offset >> PAGE_SHIFT;
 	slot->notifier.ops = &rm_kvm_notifier_ops;
 	slot->aliases = aliases;
+	slot->as_id = as_id;
+	slot->in_place = rm_file_is_in_place(file);
 	slot->binding = rm_bind(file, slot->pgoff, slot->pgoff + npages,
 				&slot->notifier, vm->owner);
 	if (IS_ERR(slot->binding)) {
@@ -337,6 +348,92 @@ bool restrictedmem_kvm_is_private(struct restrictedmem_kvm *vm, u64 gfn)
 }
 EXPORT_SYMBOL_GPL(restrictedmem_kvm_is_private);
 
+/* Which part of [start, end) a slot has; false if none. */
+static bool rm_kvm_overlap(struct restrictedmem_kvm_slot *slot, u64 *start,
+			   u64 *end)
+{
+	*start = max(*start, slot->base_gfn);
+	*end = min(*end, slot->base_gfn + slot->npages);
+	return *start < *end;
+}
+
+/**
+ * restrictedmem_kvm_is_in_place() - is a range all in slots of files in place?
+ * @vm: the VM
+ * @start: first gfn
+ * @end: the gfn after the last
+ *
+ * Context: Process context. KVM's slots_lock is held.
+ * Return: true if so; then a change of attributes needs no invalidation.
+ */
+bool restrictedmem_kvm_is_in_place(struct restrictedmem_kvm *vm, u64 start,
+				   u64 end)
+{
+	struct restrictedmem_kvm_slot *slot;
+	u64 nr = 0;
+
+	/* Slots of one address space do not overlap. */
+	list_for_each_entry(slot, &vm->slots, list) {
+		u64 from = start, to = end;
+
+		if (slot->in_place && !slot->as_id &&
+		    rm_kvm_overlap(slot, &from, &to))
+			nr += to - from;
+	}
+	return nr == end - start;
+}
+EXPORT_SYMBOL_GPL(restrictedmem_kvm_is_in_place);
+
+static int rm_kvm_convert_slot(struct restrictedmem_kvm_slot *slot, u64 start,
+			       u64 end, u64 attributes, bool zero)
+{
+	pgoff_t done;
+
+	return rm_convert(rm_binding_inode(slot->binding),
+			  rm_kvm_index(slot, start),
+			  rm_kvm_index(slot, end), attributes & RM_KVM_PRIVATE,
+			  zero, &done);
+}
+
+/**
+ * restrictedmem_kvm_convert() - convert what is in place of a range
+ * @vm: the VM
+ * @start: first gfn
+ * @end: the gfn after the last
+ * @attributes: KVM_MEMORY_ATTRIBUTE_*
+ * @flags: RESTRICTEDMEM_CONVERT_*, 0 for the default; other than 0 only for a
+ *	range for which restrictedmem_kvm_is_in_place()
+ *
+ * To be called before the attributes are changed, also where they are as asked
+ * for: the file can have been converted by itself.
+ *
+ * Context: Process context, may sleep. KVM's slots_lock is held.
+ * Return: 0; -EINVAL flags; the errors of rm_convert(), with some of the range
+ * converted: to repeat it goes on.
+ */
+int restrictedmem_kvm_convert(struct restrictedmem_kvm *vm, u64 start, u64 end,
+			      u64 attributes, u64 flags)
+{
+	struct restrictedmem_kvm_slot *slot;
+	int r = 0;
+
+	if (flags && ((flags != RESTRICTEDMEM_CONVERT_ZERO &&
+		       flags != RESTRICTEDMEM_CONVERT_PRESERVE) ||
+		      !restrictedmem_kvm_is_in_place(vm, start, end)))
+		return -EINVAL;
+	list_for_each_entry(slot, &vm->slots, list) {
+		u64 from = start, to = end;
+
+		if (slot->in_place && rm_kvm_overlap(slot, &from, &to))
+			r = rm_kvm_convert_slot(slot, from, to, attributes,
+						flags != RESTRICTEDMEM_CONVERT_PRESERVE);
+		if (r)
+			break;
+	}
+	return r;
+}
+EXPORT_SYMBOL_GPL(restrictedmem_kvm_convert);
+
 /**
  * restrictedmem_kvm_set_attributes() - change a range's attributes
  * @vm: the VM
@@ -416,11 +513,6 @@ unsigned int restrictedmem_kvm_uniform_order(struct restrictedmem_kvm *vm,
 }
 EXPORT_SYMBOL_GPL(restrictedmem_kvm_uniform_order);
 
-static pgoff_t rm_kvm_index(struct restrictedmem_kvm_slot *slot, u64 gfn)
-{
-	return gfn - slot->base_gfn + slot->pgoff;
-}
-
 static loff_t rm_kvm_pos(struct restrictedmem_kvm_slot *slot, u64 gfn,
 			 int offset)
 {
@@ -453,7 +545,7 @@ EXPORT_SYMBOL_GPL(restrictedmem_kvm_get_pfn);
  * @max_order: do not look further
  *
  * Looks at the folio, at the alignment of gfn and file against each other, and
- * at the attributes.
+ * at the attributes, unless shared pages are in place.
  *
  * Context: Any but NMI.
  * Return: an order, at most @max_order.
@@ -470,6 +562,8 @@ unsigned int restrictedmem_kvm_max_order(struct restrictedmem_kvm_slot *slot,
 	order = min(order, max_order);
 	if (skew)
 		order = min_t(unsigned int, order, __ffs64(skew));
+	if (slot->in_place)
+		return order;
 	return restrictedmem_kvm_uniform_order(slot->vm, gfn, order);
 }
 EXPORT_SYMBOL_GPL(restrictedmem_kvm_max_order);

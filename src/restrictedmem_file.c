@@ -34,6 +34,7 @@
 #include <linux/statfs.h>
 
 #include "compat/fs.h"
+#include "restrictedmem_attrs.h"
 #include "restrictedmem_internal.h"
 #include "restrictedmem_ioctl.h"
 #include "restrictedmem_trace.h"
@@ -202,9 +203,39 @@ static long rm_fallocate(struct file *file, int mode, loff_t offset, loff_t len)
 	return rm_populate(ri, start, end);
 }
 
+static void rm_inode_unlist(struct rm_inode *ri)
+{
+	spin_lock(&rm_inodes_lock);
+	list_del_init(&ri->list);
+	spin_unlock(&rm_inodes_lock);
+}
+
+/*
+ * Windows that are still open keep the inode, but not the memory: the last view
+ * takes it along, and what had to do with it.
+ */
+static void rm_put_view(struct rm_inode *ri)
+{
+	bool last;
+
+	down_write(&ri->invalidate_lock);
+	last = !--ri->nr_views;
+	if (last) {
+		rm_inode_unlist(ri);
+		rm_store_destroy(&ri->store);
+	}
+	up_write(&ri->invalidate_lock);
+}
+
 static int rm_release(struct inode *inode, struct file *file)
 {
-	kfree(file->private_data);
+	struct rm_inode *ri = rm_inode(inode);
+	struct rm_view *view = file->private_data;
+
+	if (ri->shared)
+		rm_revoke_windows(ri, view);
+	rm_put_view(ri);
+	kfree(view);
 	return 0;
 }
 
@@ -213,6 +244,7 @@ static const struct file_operations rm_file_ops;
 /* Another file on @inode, whose reference it takes over when it succeeds. */
 static struct file *rm_view_create(struct inode *inode, u64 owner)
 {
+	struct rm_inode *ri = rm_inode(inode);
 	struct rm_view *view;
 	struct file *file;
 
@@ -221,6 +253,7 @@ static struct file *rm_view_create(struct inode *inode, u64 owner)
 		return ERR_PTR(-ENOMEM);
 	view->owner = owner;
 	view->claims = !!owner;
+	INIT_LIST_HEAD(&view->windows);
 
 	/* alloc_file_pseudo() does not take it, but __fput() drops it. */
 	__module_get(THIS_MODULE);
@@ -232,6 +265,9 @@ static struct file *rm_view_create(struct inode *inode, u64 owner)
 		return file;
 	}
 	file->private_data = view;
+	down_write(&ri->invalidate_lock);
+	ri->nr_views++;
+	up_write(&ri->invalidate_lock);
 	return file;
 }
 
@@ -268,10 +304,29 @@ static const struct rm_ioctl rm_file_ioctls[] = {
 		.size = sizeof(struct restrictedmem_link),
 		.min_size = offsetofend(struct restrictedmem_link, flags),
 		.execute = rm_ioctl_link,
+	}, {
+		.cmd = RESTRICTEDMEM_CONVERT,
+		.size = sizeof(struct restrictedmem_convert),
+		.min_size = offsetofend(struct restrictedmem_convert,
+					error_offset),
+		.execute = rm_ioctl_convert,
+	}, {
+		.cmd = RESTRICTEDMEM_WINDOW,
+		.size = sizeof(struct restrictedmem_window),
+		.min_size = offsetofend(struct restrictedmem_window, length),
+		.execute = rm_ioctl_window,
+	}, {
+		.cmd = RESTRICTEDMEM_REVOKE,
+		.size = sizeof(struct restrictedmem_revoke),
+		.min_size = offsetofend(struct restrictedmem_revoke, reserved),
+		.execute = rm_ioctl_revoke,
 	},
 };
 
 static_assert(sizeof(struct restrictedmem_link) == 8);
+static_assert(sizeof(struct restrictedmem_convert) == 40);
+static_assert(sizeof(struct restrictedmem_window) == 24);
+static_assert(sizeof(struct restrictedmem_revoke) == 16);
 
 static long rm_file_ioctl(struct file *file, unsigned int cmd,
 			  unsigned long arg)
@@ -319,6 +374,19 @@ bool rm_file_has_aliases(struct file *file)
 	       rm_inode(file_inode(file))->flags & RESTRICTEDMEM_CREATE_ALIASES;
 }
 
+/**
+ * rm_file_is_in_place() - can ranges of it be shared?
+ * @file: any file
+ *
+ * Context: Any.
+ * Return: true for a file of ours with RESTRICTEDMEM_CREATE_IN_PLACE.
+ */
+bool rm_file_is_in_place(struct file *file)
+{
+	return file_is_restrictedmem(file) &&
+	       rm_inode(file_inode(file))->shared;
+}
+
 static int rm_setattr(struct rm_idmap *idmap, struct dentry *dentry,
 		      struct iattr *attr)
 {
@@ -359,6 +427,10 @@ static struct inode *rm_alloc_inode(struct super_block *sb)
 	ri->bindings = RB_ROOT_CACHED;
 	ri->nr_bindings = 0;
 	ri->flags = 0;
+	ri->shared = NULL;
+	ri->nr_shared = 0;
+	ri->nr_windows = 0;
+	ri->nr_views = 0;
 	memset(&ri->store, 0, sizeof(ri->store));
 	return &ri->vfs_inode;
 }
@@ -372,11 +444,13 @@ static void rm_evict_inode(struct inode *inode)
 {
 	struct rm_inode *ri = rm_inode(inode);
 
-	WARN_ON_ONCE(ri->nr_bindings);
-	spin_lock(&rm_inodes_lock);
-	list_del_init(&ri->list);
-	spin_unlock(&rm_inodes_lock);
+	WARN_ON_ONCE(ri->nr_bindings || ri->nr_windows);
+	rm_inode_unlist(ri);
 	rm_store_destroy(&ri->store);
+	if (ri->shared) {
+		rm_attrs_destroy(ri->shared);
+		kfree(ri->shared);
+	}
 	truncate_inode_pages_final(&inode->i_data);
 	clear_inode(inode);
 	/*
@@ -471,12 +545,13 @@ void rm_inode_for_each(void (*fn)(struct rm_inode *ri, void *data), void *data)
 	spin_unlock(&rm_inodes_lock);
 }
 
-/* The caller has pinned the filesystem; the inode pins it once more. */
-static struct inode *rm_inode_create(const struct rm_store_config *config,
-				     loff_t size, u32 flags)
+/*
+ * An inode that holds nothing yet. The caller has pinned the filesystem; the
+ * inode pins it once more.
+ */
+static struct inode *rm_inode_alloc(unsigned int blkbits)
 {
 	struct inode *inode;
-	struct rm_inode *ri;
 	int r;
 
 	r = simple_pin_fs(&rm_fs_type, &rm_mnt, &rm_mnt_count);
@@ -487,10 +562,6 @@ static struct inode *rm_inode_create(const struct rm_store_config *config,
 		simple_release_fs(&rm_mnt, &rm_mnt_count);
 		return ERR_PTR(-ENOMEM);
 	}
-	ri = rm_inode(inode);
-	ri->flags = flags;
-	rm_store_init(&ri->store, config);
-
 	inode->i_ino = get_next_ino();
 	inode->i_mode = S_IFREG | 0600;
 	inode->i_uid = current_fsuid();
@@ -498,21 +569,78 @@ static struct inode *rm_inode_create(const struct rm_store_config *config,
 	inode->i_atime = current_time(inode);
 	inode->i_mtime = inode->i_atime;
 	inode->i_ctime = inode->i_atime;
-	inode->i_op = &rm_inode_ops;
-	inode->i_blkbits = ilog2(config->page_size);
+	inode->i_blkbits = blkbits;
 	clear_nlink(inode);
+	return inode;
+}
 
+/* The memory; as rm_inode_alloc(). */
+static struct inode *rm_inode_create(const struct rm_store_config *config,
+				     loff_t size, u32 flags)
+{
+	struct inode *inode;
+	struct rm_inode *ri;
+	int r = -ENOMEM;
+
+	inode = rm_inode_alloc(ilog2(config->page_size));
+	if (IS_ERR(inode))
+		return inode;
+	inode->i_op = &rm_inode_ops;
+	ri = rm_inode(inode);
+	ri->flags = flags;
+	rm_store_init(&ri->store, config);
+
+	if (flags & RESTRICTEDMEM_CREATE_IN_PLACE) {
+		ri->shared = kzalloc(sizeof(*ri->shared), GFP_KERNEL_ACCOUNT);
+		if (!ri->shared)
+			goto err_iput;
+		rm_attrs_init(ri->shared);
+	}
 	if (size) {
 		r = rm_inode_set_size(inode, size);
-		if (r) {
-			iput(inode);
-			return ERR_PTR(r);
-		}
+		if (r)
+			goto err_iput;
 	}
 	spin_lock(&rm_inodes_lock);
 	list_add(&ri->list, &rm_inodes);
 	spin_unlock(&rm_inodes_lock);
 	return inode;
+
+err_iput:
+	iput(inode);
+	return ERR_PTR(r);
+}
+
+/**
+ * rm_file_create_anon() - a file on an inode of its own that is no memory
+ * @name: as /proc shows it
+ * @size: bytes, as stat shows them
+ * @flags: O_RDONLY or O_RDWR
+ * @fops: its operations; they get no call before the caller is done with it
+ * @iops: its inode's
+ *
+ * Context: Process context, may sleep. The filesystem is mounted, and stays.
+ * Return: the file, or an ERR_PTR as open(2).
+ */
+struct file *rm_file_create_anon(const char *name, loff_t size, int flags,
+				 const struct file_operations *fops,
+				 const struct inode_operations *iops)
+{
+	struct inode *inode = rm_inode_alloc(PAGE_SHIFT);
+	struct file *file;
+
+	if (IS_ERR(inode))
+		return ERR_CAST(inode);
+	inode->i_op = iops;
+	i_size_write(inode, size);
+	/* alloc_file_pseudo() does not take it, but __fput() drops it. */
+	__module_get(THIS_MODULE);
+	file = alloc_file_pseudo(inode, rm_mnt, name, flags | O_LARGEFILE, fops);
+	if (IS_ERR(file)) {
+		module_put(THIS_MODULE);
+		iput(inode);
+	}
+	return file;
 }
 
 /**

@@ -6,11 +6,13 @@
  *
  * Lock order, outermost first:
  *
+ *   mmap_lock			faults in windows
  *   inode->i_rwsem		setting the size, fallocate's callers
- *   rm_inode.invalidate_lock	written by what discards pages or sets the size,
- *				read by what takes pages
+ *   rm_inode.invalidate_lock	written by what discards or converts pages or sets
+ *				the size, read by what takes pages
  *   rm_inode.binding_lock	written by bind and unbind, read from
  *				invalidate_start to invalidate_end
+ *   i_mmap_rwsem		taking pages from windows
  *   store: folio lock, xa_lock of rm_store.folios
  *   attributes: the map's own spinlock
  *
@@ -30,6 +32,8 @@
 
 #include "restrictedmem_store.h"
 
+struct rm_attrs;
+
 /**
  * struct rm_inode - the memory
  * @list: in the list of all inodes, for rm_inode_find()
@@ -41,6 +45,12 @@
  * @bindings: interval tree of struct restrictedmem_binding, keys inclusive
  * @nr_bindings: how many there are
  * @flags: RESTRICTEDMEM_CREATE_*; constant
+ * @shared: which pages are shared; written under @invalidate_lock; NULL without
+ *	RESTRICTEDMEM_CREATE_IN_PLACE, constant
+ * @nr_shared: how many pages that are; written under @invalidate_lock
+ * @nr_windows: windows that are not revoked; guarded by @invalidate_lock
+ * @nr_views: files that show it; guarded by @invalidate_lock, and 0 for ever
+ *	after it was 0 again
  */
 struct rm_inode {
 	struct list_head list;
@@ -51,6 +61,10 @@ struct rm_inode {
 	struct rb_root_cached bindings;
 	unsigned int nr_bindings;
 	u32 flags;
+	struct rm_attrs *shared;
+	unsigned long nr_shared;
+	unsigned int nr_windows;
+	unsigned int nr_views;
 };
 
 /**
@@ -59,13 +73,15 @@ struct rm_inode {
  * @claims: how often @owner was given it, by birth or by a bind that was not
  *	cancelled; it goes from 0 once
  * @nr_bindings: bindings made through it
+ * @windows: list of struct rm_window made through it and not revoked
  *
- * Guarded by the inode's binding_lock.
+ * Guarded by the inode's binding_lock, but for @windows: its invalidate_lock.
  */
 struct rm_view {
 	u64 owner;
 	u64 claims;
 	unsigned int nr_bindings;
+	struct list_head windows;
 };
 
 static inline struct rm_inode *rm_inode(struct inode *inode)
@@ -82,7 +98,11 @@ int rm_file_init(void);
 void rm_file_exit(void);
 int rm_file_create_fd(const struct rm_store_config *config, loff_t size,
 		      u32 flags, u64 owner);
+struct file *rm_file_create_anon(const char *name, loff_t size, int flags,
+				 const struct file_operations *fops,
+				 const struct inode_operations *iops);
 bool rm_file_has_aliases(struct file *file);
+bool rm_file_is_in_place(struct file *file);
 struct rm_inode *rm_inode_find(bool (*match)(struct rm_inode *ri, void *data),
 			       void *data);
 void rm_inode_put(struct rm_inode *ri);
@@ -95,9 +115,20 @@ struct restrictedmem_binding *rm_bind(struct file *file, pgoff_t start,
 				      pgoff_t end,
 				      struct restrictedmem_notifier *notifier,
 				      u64 owner);
+struct rm_inode *rm_binding_inode(struct restrictedmem_binding *b);
 void rm_invalidate_start(struct rm_inode *ri, pgoff_t start, pgoff_t end);
 void rm_invalidate_end(struct rm_inode *ri, pgoff_t start, pgoff_t end);
 void rm_notify_error(struct rm_inode *ri, pgoff_t start, pgoff_t end);
+
+/* restrictedmem_window.c */
+void rm_unmap_windows(struct rm_inode *ri, pgoff_t start, pgoff_t end);
+int rm_convert(struct rm_inode *ri, pgoff_t start, pgoff_t end, bool private,
+	       bool zero, pgoff_t *done);
+void rm_revoke_windows(struct rm_inode *ri, struct rm_view *view);
+long rm_ioctl_convert(struct file *file, void *arg, void __user *uarg,
+		      u32 usize);
+long rm_ioctl_window(struct file *file, void *arg, void __user *uarg, u32 usize);
+long rm_ioctl_revoke(struct file *file, void *arg, void __user *uarg, u32 usize);
 
 /* restrictedmem_poison.c */
 int rm_poison_init(void);

@@ -72,7 +72,8 @@ static long rm_ioctl_info(struct file *file, void *arg, void __user *uarg,
 	info->size = sizeof(*info);
 	info->abi_version = RESTRICTEDMEM_ABI_VERSION;
 	info->features = RESTRICTEDMEM_FEATURE_ALIASES |
-			 RESTRICTEDMEM_FEATURE_LINK;
+			 RESTRICTEDMEM_FEATURE_LINK |
+			 RESTRICTEDMEM_FEATURE_IN_PLACE;
 	if (IS_ENABLED(CONFIG_NUMA))
 		info->features |= RESTRICTEDMEM_FEATURE_NUMA;
 	if (rm_kvm_is_loaded())
@@ -181,7 +182,8 @@ static long rm_ioctl_create(struct file *file, void *arg, void __user *uarg,
 
 	if (args->flags & ~(RESTRICTEDMEM_CREATE_ALIASES |
 			    RESTRICTEDMEM_CREATE_VIEWS |
-			    RESTRICTEDMEM_CREATE_RESERVE))
+			    RESTRICTEDMEM_CREATE_RESERVE |
+			    RESTRICTEDMEM_CREATE_IN_PLACE))
 		return -EINVAL;
 	r = rm_config_store(args, &config);
 	if (!r)

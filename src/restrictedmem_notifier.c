@@ -44,7 +44,14 @@ struct restrictedmem_binding {
 	pgoff_t end;
 };
 
-static struct rm_inode *rm_binding_inode(struct restrictedmem_binding *b)
+/**
+ * rm_binding_inode() - the memory that is bound
+ * @b: a binding
+ *
+ * Context: Any.
+ * Return: the inode; it stays as long as the binding.
+ */
+struct rm_inode *rm_binding_inode(struct restrictedmem_binding *b)
 {
 	return rm_inode(file_inode(b->file));
 }
@@ -279,7 +286,8 @@ EXPORT_SYMBOL_GPL(restrictedmem_cancel);
  * @start: first page, on a folio's boundary
  * @end: the page after the last, on a folio's boundary
  *
- * On return no consumer maps a page of the range. rm_invalidate_end() with the
+ * On return no consumer maps a page of the range, nor does a process through a
+ * window. rm_invalidate_end() with the
  * same range must follow.
  *
  * Context: The invalidate_lock is held for writing. May sleep. Returns with the
@@ -291,6 +299,7 @@ void rm_invalidate_start(struct rm_inode *ri, pgoff_t start, pgoff_t end)
 
 	lockdep_assert_held_write(&ri->invalidate_lock);
 
+	rm_unmap_windows(ri, start, end);
 	down_read(&ri->binding_lock);
 	trace_restrictedmem_invalidate(ri->vfs_inode.i_ino, start, end);
 	while ((b = rm_next_binding(ri, b, start, end)))

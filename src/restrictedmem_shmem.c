@@ -337,6 +337,7 @@ static void rm_shmem_discard(struct rm_store *store, pgoff_t start, pgoff_t end)
 const struct rm_store_ops rm_shmem_ops = {
 	.name = "shmem",
 	.splits = true,
+	.maps_pages = true,
 	.page_sizes = rm_shmem_page_sizes,
 	.init = rm_shmem_set_up,
 	.destroy = rm_shmem_destroy,

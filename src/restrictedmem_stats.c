@@ -79,6 +79,8 @@ static void rm_show_resident(struct seq_file *m, struct rm_inode *ri)
 			seq_printf(m, "resident_node%d:\t%llu\n", node,
 				   rm_read_bytes(&by_node[node]));
 	seq_printf(m, "poisoned:\t%llu\n", rm_bytes(READ_ONCE(store->nr_lost)));
+	seq_printf(m, "shared:\t%llu\n", rm_bytes(READ_ONCE(ri->nr_shared)));
+	seq_printf(m, "windows:\t%u\n", READ_ONCE(ri->nr_windows));
 }
 
 /**

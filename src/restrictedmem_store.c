@@ -20,12 +20,14 @@
  */
 #include <linux/atomic.h>
 #include <linux/delay.h>
+#include <linux/highmem.h>
 #include <linux/mm.h>
 #include <linux/pagemap.h>
 #include <linux/rcupdate.h>
 #include <linux/slab.h>
 #include <linux/xarray.h>
 
+#include "compat/mm.h"
 #include "restrictedmem_internal.h"
 
 /* How often a huge folio that somebody else holds is asked to split. */
@@ -398,10 +400,110 @@ struct folio *rm_store_peek(struct rm_store *store, pgoff_t index)
  */
 bool rm_store_has_lost(struct rm_store *store, pgoff_t start, pgoff_t end)
 {
+	return rm_store_first_lost(store, start, end) < end;
+}
+
+/**
+ * rm_store_first_lost() - the first page of a range that is lost
+ * @store: a store with a size
+ * @start: first page
+ * @end: the page after the last
+ *
+ * Context: Any.
+ * Return: the page, or @end.
+ */
+pgoff_t rm_store_first_lost(struct rm_store *store, pgoff_t start, pgoff_t end)
+{
 	unsigned long index = start;
 
-	return READ_ONCE(store->nr_lost) &&
-	       xa_find(&store->lost, &index, end - 1, XA_PRESENT);
+	if (!READ_ONCE(store->nr_lost) ||
+	    !xa_find(&store->lost, &index, end - 1, XA_PRESENT))
+		return end;
+	return index;
+}
+
+/*
+ * Beside the page cache, the table and mappings: does anybody hold it? A mapping
+ * that comes or goes is not expected; the caller has shut them out.
+ */
+static bool rm_folio_is_held(struct folio *folio)
+{
+	long expected = folio_nr_pages(folio) + 1 + rm_folio_mapcount(folio);
+
+	return folio_ref_count(folio) != expected;
+}
+
+/**
+ * rm_store_first_held() - the first page of a range that somebody holds
+ * @store: a store with a size
+ * @start: first page
+ * @end: the page after the last
+ *
+ * Who holds a page of a large folio holds all of it, as far as one can see.
+ *
+ * Context: The inode's invalidate_lock is held for writing, and no page of the
+ * range is mapped by a process.
+ * Return: the page, or @end.
+ */
+pgoff_t rm_store_first_held(struct rm_store *store, pgoff_t start, pgoff_t end)
+{
+	unsigned long index = start;
+	struct folio *folio;
+
+	/* Mapped by number, there is nothing to hold. */
+	if (!store->config.ops->maps_pages)
+		return end;
+	while (index < end &&
+	       (folio = xa_find(&store->folios, &index, end - 1, XA_PRESENT))) {
+		/* An entry is found at its first page, which may be before. */
+		index = max(index, start);
+		if (rm_folio_is_held(folio))
+			return index;
+		index = rm_folio_end(folio, index);
+		cond_resched();
+	}
+	return end;
+}
+
+/**
+ * rm_store_has() - is a folio resident?
+ * @store: a store with a size
+ * @index: a page of it
+ * @folio: a folio with a reference
+ *
+ * Context: The inode's invalidate_lock is held.
+ * Return: true if @folio is what has page @index now.
+ */
+bool rm_store_has(struct rm_store *store, pgoff_t index, struct folio *folio)
+{
+	return xa_load(&store->folios, index) == folio;
+}
+
+/**
+ * rm_store_zero() - fill the resident pages of a range with zeros
+ * @store: a store with a size
+ * @start: first page
+ * @end: the page after the last
+ *
+ * Context: The inode's invalidate_lock is held for writing. May sleep.
+ */
+void rm_store_zero(struct rm_store *store, pgoff_t start, pgoff_t end)
+{
+	unsigned long index = start;
+	struct folio *folio;
+
+	while (index < end &&
+	       (folio = xa_find(&store->folios, &index, end - 1, XA_PRESENT))) {
+		pgoff_t last;
+
+		index = max(index, start);
+		last = min(rm_folio_end(folio, index), end);
+		for (; index < last; index++)
+			/* Not even a write goes to a page with an error. */
+			if (!rm_store_check_page(store, folio, index))
+				clear_highpage(rm_folio_page(folio, index));
+		cond_resched();
+	}
 }
 
 /**

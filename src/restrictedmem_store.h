@@ -30,6 +30,8 @@ struct shared_policy;
  * @name: as fdinfo shows it
  * @splits: a folio can lose a part and keep the rest as smaller folios. Where
  *	that is false all ranges to discard begin and end with whole folios.
+ * @maps_pages: a process can map its folios page by page, and then hold them:
+ *	the kernel counts both. Where that is false they are mapped by number.
  * @page_sizes: what a file can ask for, in bytes, or-ed together; 0 when the
  *	store does not work on this machine
  * @init: set up for a size in pages; may sleep. Return: 0 or -errno.
@@ -48,6 +50,7 @@ struct shared_policy;
 struct rm_store_ops {
 	const char *name;
 	bool splits;
+	bool maps_pages;
 	u64 (*page_sizes)(void);
 	int (*init)(struct rm_store *store);
 	void (*destroy)(struct rm_store *store);
@@ -152,6 +155,10 @@ struct folio *rm_store_peek(struct rm_store *store, pgoff_t index);
 int rm_store_check_page(struct rm_store *store, struct folio *folio,
 			pgoff_t index);
 bool rm_store_has_lost(struct rm_store *store, pgoff_t start, pgoff_t end);
+pgoff_t rm_store_first_lost(struct rm_store *store, pgoff_t start, pgoff_t end);
+pgoff_t rm_store_first_held(struct rm_store *store, pgoff_t start, pgoff_t end);
+bool rm_store_has(struct rm_store *store, pgoff_t index, struct folio *folio);
+void rm_store_zero(struct rm_store *store, pgoff_t start, pgoff_t end);
 void rm_store_whole_folios(struct rm_store *store, pgoff_t *start,
 			   pgoff_t *end);
 void rm_store_discard(struct rm_store *store, pgoff_t start, pgoff_t end);

@@ -93,6 +93,55 @@ DEFINE_EVENT(restrictedmem_range, restrictedmem_poison,
 	TP_ARGS(ino, start, end)
 );
 
+DEFINE_EVENT(restrictedmem_range, restrictedmem_revoke,
+	TP_PROTO(unsigned long ino, pgoff_t start, pgoff_t end),
+	TP_ARGS(ino, start, end)
+);
+
+TRACE_EVENT(restrictedmem_window,
+	TP_PROTO(unsigned long ino, pgoff_t start, pgoff_t end, bool write),
+	TP_ARGS(ino, start, end, write),
+	TP_STRUCT__entry(
+		__field(unsigned long, ino)
+		__field(pgoff_t, start)
+		__field(pgoff_t, end)
+		__field(bool, write)
+	),
+	TP_fast_assign(
+		__entry->ino = ino;
+		__entry->start = start;
+		__entry->end = end;
+		__entry->write = write;
+	),
+	TP_printk("ino=%lu start=%#lx end=%#lx write=%d",
+		  __entry->ino, __entry->start, __entry->end, __entry->write)
+);
+
+TRACE_EVENT(restrictedmem_convert,
+	TP_PROTO(unsigned long ino, pgoff_t start, pgoff_t end, pgoff_t done,
+		 bool private, int error),
+	TP_ARGS(ino, start, end, done, private, error),
+	TP_STRUCT__entry(
+		__field(unsigned long, ino)
+		__field(pgoff_t, start)
+		__field(pgoff_t, end)
+		__field(pgoff_t, done)
+		__field(bool, private)
+		__field(int, error)
+	),
+	TP_fast_assign(
+		__entry->ino = ino;
+		__entry->start = start;
+		__entry->end = end;
+		__entry->done = done;
+		__entry->private = private;
+		__entry->error = error;
+	),
+	TP_printk("ino=%lu start=%#lx end=%#lx done=%#lx private=%d error=%d",
+		  __entry->ino, __entry->start, __entry->end, __entry->done,
+		  __entry->private, __entry->error)
+);
+
 TRACE_EVENT(restrictedmem_populate,
 	TP_PROTO(unsigned long ino, pgoff_t start, pgoff_t end, pgoff_t done,
 		 int error),

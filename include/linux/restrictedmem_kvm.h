@@ -37,7 +37,9 @@ struct restrictedmem_kvm_ops {
  * @base_gfn: first gfn
  * @npages: number of gfns
  * @pgoff: page of the file that backs @base_gfn
+ * @as_id: which of the VM's address spaces it is in
  * @aliases: the file was created for aliases
+ * @in_place: all of its gfns are in the file, shared ones too
  *
  * Constant from bind to unbind, but for @binding and @list, which the VM's
  * slots_lock or its end guards.
@@ -50,7 +52,9 @@ struct restrictedmem_kvm_slot {
 	u64 base_gfn;
 	u64 npages;
 	u64 pgoff;
+	unsigned int as_id;
 	bool aliases;
+	bool in_place;
 };
 
 int restrictedmem_kvm_register(const struct restrictedmem_kvm_ops *ops);
@@ -73,6 +77,10 @@ void restrictedmem_kvm_cancel(struct restrictedmem_kvm_slot *slot);
 bool restrictedmem_kvm_has_aliases(struct restrictedmem_kvm *vm);
 
 bool restrictedmem_kvm_is_private(struct restrictedmem_kvm *vm, u64 gfn);
+bool restrictedmem_kvm_is_in_place(struct restrictedmem_kvm *vm, u64 start,
+				   u64 end);
+int restrictedmem_kvm_convert(struct restrictedmem_kvm *vm, u64 start, u64 end,
+			      u64 attributes, u64 flags);
 int restrictedmem_kvm_set_attributes(struct restrictedmem_kvm *vm, u64 start,
 				     u64 end, u64 attributes);
 bool restrictedmem_kvm_has_attributes(struct restrictedmem_kvm *vm, u64 start,

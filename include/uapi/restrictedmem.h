@@ -34,6 +34,7 @@
  * ENOMEM       the kernel or the memory cgroup has no memory left
  * EHWPOISON    the page was lost to a memory error
  * EINTR        a signal arrived; what was done so far stays, call again
+ * EAGAIN       somebody else holds a page just now; call again
  * ============ =============================================================
  *
  * On a file: read(2) and write(2) fail with EINVAL, mmap(2) with ENODEV,
@@ -76,6 +77,11 @@ enum restrictedmem_store {
 #define RESTRICTEDMEM_FEATURE_LINK	(1ULL << 3)
 /* restrictedmem_create.numa is known, and the kernel has NUMA policies. */
 #define RESTRICTEDMEM_FEATURE_NUMA	(1ULL << 4)
+/*
+ * RESTRICTEDMEM_CREATE_IN_PLACE, RESTRICTEDMEM_CONVERT, RESTRICTEDMEM_WINDOW and
+ * RESTRICTEDMEM_REVOKE are known.
+ */
+#define RESTRICTEDMEM_FEATURE_IN_PLACE	(1ULL << 5)
 
 /**
  * struct restrictedmem_info - what this module can do (RESTRICTEDMEM_INFO)
@@ -121,6 +127,12 @@ struct restrictedmem_info {
  * for RESTRICTEDMEM_STORE_HUGETLB, and not with RESTRICTEDMEM_NUMA_BIND.
  */
 #define RESTRICTEDMEM_CREATE_RESERVE	(1U << 2)
+/*
+ * Ranges of the memory can be shared, in place: see RESTRICTEDMEM_CONVERT and
+ * RESTRICTEDMEM_WINDOW. All of it is private at first. Without the flag all of it
+ * is private always.
+ */
+#define RESTRICTEDMEM_CREATE_IN_PLACE	(1U << 3)
 
 /**
  * enum restrictedmem_thp - huge page policy of a shmem file
@@ -231,5 +243,117 @@ struct restrictedmem_link {
 };
 
 #define RESTRICTEDMEM_LINK	_IO(RESTRICTEDMEM_IOCTL_TYPE, 0x02)
+
+/* Values of restrictedmem_convert.attributes; those of KVM_MEMORY_ATTRIBUTE_* */
+#define RESTRICTEDMEM_ATTRIBUTE_PRIVATE	(1ULL << 3)
+
+/* Flags of restrictedmem_convert.flags; neither: as RESTRICTEDMEM_CONVERT_ZERO */
+
+/* Pages that change are filled with zeros. */
+#define RESTRICTEDMEM_CONVERT_ZERO	(1U << 0)
+/* Pages keep their contents. */
+#define RESTRICTEDMEM_CONVERT_PRESERVE	(1U << 1)
+
+/**
+ * struct restrictedmem_convert - share a range, or take it back (RESTRICTEDMEM_CONVERT)
+ * @size: size of this struct in bytes; in
+ * @flags: RESTRICTEDMEM_CONVERT_* bits, not both; in
+ * @offset: first byte of the range, a multiple of 4096; in
+ * @length: bytes, a multiple of 4096, not 0; in
+ * @attributes: what the range is to be: RESTRICTEDMEM_ATTRIBUTE_PRIVATE, or 0 for
+ *	shared; in
+ * @error_offset: out, also when the call fails with EAGAIN, EINTR, ENOMEM or
+ *	EHWPOISON: from @offset to here the range is as it was asked for, from here
+ *	on it is as it was. @offset + @length after success.
+ *
+ * An ioctl of a file whose memory was created with RESTRICTEDMEM_CREATE_IN_PLACE.
+ * The pages stay what and where they are: nothing is copied or allocated, and
+ * who has them bound, as a guest, goes on using them. What changes is whether
+ * windows (RESTRICTEDMEM_WINDOW) give access to them. What is already as it is
+ * asked for does not change, nor do its contents.
+ *
+ * To private: every process loses its mappings of the pages, and when nobody
+ * holds one of them in another way (for direct I/O that is under way, in a pipe,
+ * pinned for a device), the pages are private. Else the call fails with EAGAIN,
+ * and @error_offset is the first page that somebody holds. That is known of
+ * folios, not of pages: with huge pages it can be a neighbour that is held.
+ *
+ * Return: 0. EINVAL: a flag, an attribute, a range that is not of whole pages,
+ * empty, or not within the size. EOPNOTSUPP: memory that was created without
+ * RESTRICTEDMEM_CREATE_IN_PLACE. EAGAIN: see above. EHWPOISON: contents were to
+ * be preserved that are lost. EINTR, ENOMEM.
+ */
+struct restrictedmem_convert {
+	__u32 size;
+	__u32 flags;
+	__u64 offset;
+	__u64 length;
+	__u64 attributes;
+	__u64 error_offset;
+};
+
+#define RESTRICTEDMEM_CONVERT	_IO(RESTRICTEDMEM_IOCTL_TYPE, 0x03)
+
+/* Flags of restrictedmem_window.flags */
+
+/* The window can be written through; without it, it is read-only for ever. */
+#define RESTRICTEDMEM_WINDOW_WRITE	(1U << 0)
+
+/**
+ * struct restrictedmem_window - a view of a range for others (RESTRICTEDMEM_WINDOW)
+ * @size: size of this struct in bytes; in
+ * @flags: RESTRICTEDMEM_WINDOW_* bits; in
+ * @offset: first byte of the range, a multiple of 4096; in
+ * @length: bytes, a multiple of 4096, not 0; in
+ *
+ * An ioctl of a file whose memory was created with RESTRICTEDMEM_CREATE_IN_PLACE.
+ * The new descriptor can be given to another process, and mapped there with
+ * mmap(2) (MAP_SHARED; offset 0 is @offset). What of the range is shared can be
+ * accessed through the mapping; an access to what is private gets SIGBUS, from
+ * the moment on at which RESTRICTEDMEM_CONVERT returns. The range may change back
+ * and forth as often as it likes; the mapping stays. fstat(2) shows @length as the
+ * size. read(2), write(2), ftruncate(2), fallocate(2) and opening it again fail.
+ *
+ * A window ends when it is revoked (RESTRICTEDMEM_REVOKE), and with the file that
+ * it was made through: when its last descriptor is closed and its last binding is
+ * gone. From then on all of it is SIGBUS, and mmap(2) fails with ENODEV. It keeps
+ * neither the file, nor the memory, nor a VM alive.
+ *
+ * Return: a new file descriptor, close-on-exec. EINVAL: a flag, or a range as in
+ * RESTRICTEDMEM_CONVERT. EOPNOTSUPP: memory that was created without
+ * RESTRICTEDMEM_CREATE_IN_PLACE. EMFILE, ENFILE, ENOMEM as open(2).
+ */
+struct restrictedmem_window {
+	__u32 size;
+	__u32 flags;
+	__u64 offset;
+	__u64 length;
+};
+
+#define RESTRICTEDMEM_WINDOW	_IO(RESTRICTEDMEM_IOCTL_TYPE, 0x04)
+
+/**
+ * struct restrictedmem_revoke - end a window (RESTRICTEDMEM_REVOKE)
+ * @size: size of this struct in bytes; in
+ * @flags: must be 0; in
+ * @fd: a window that was made through this file, or -1 for all of them; in
+ * @reserved: must be 0; in
+ *
+ * An ioctl of the file that the window was made through. Who only holds a window
+ * cannot revoke it. To revoke a window twice is no error.
+ *
+ * Return: 0, and nobody can access anything through the window any more (what
+ * is held as described at RESTRICTEDMEM_CONVERT may still be used for that).
+ * EBADF: not a descriptor. EINVAL: not a window, or not one of this file's; a
+ * flag.
+ */
+struct restrictedmem_revoke {
+	__u32 size;
+	__u32 flags;
+	__s32 fd;
+	__u32 reserved;
+};
+
+#define RESTRICTEDMEM_REVOKE	_IO(RESTRICTEDMEM_IOCTL_TYPE, 0x05)
 
 #endif /* _UAPI_RESTRICTEDMEM_H */

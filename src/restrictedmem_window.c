@@ -1,0 +1,579 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Copyright (C) 2026 The restrictedmem authors
+ *
+ * Shared memory: conversion of ranges, in place, and windows, through which a
+ * process can map what is shared.
+ *
+ * Which pages are shared is in a range map of the inode. It changes with the
+ * invalidate_lock held for writing, and a page gets into a process with the lock
+ * held for reading: what the map says while one has the lock is what windows
+ * show. The mappings of all windows hang on the inode's own i_mapping, by page of
+ * the memory, so that a range is taken from all of them in one step, wherever
+ * pages go: here, and in rm_invalidate_start().
+ *
+ * Private means that no process maps a page, and that nobody holds it who found
+ * it through a mapping: a folio has the references of the page cache, of the
+ * table of resident folios and of its mappings, and whatever there is beyond these
+ * is somebody's. Pages of the system's pool are mapped by number, as a device's
+ * would be; they cannot be held at all.
+ *
+ * A window holds the inode, so that its mappings have something to hang on, but
+ * not the memory: that goes with the last view.
+ *
+ * Indices are pages of the memory, ranges [start, end).
+ */
+#include <linux/cpu.h>
+#include <linux/delay.h>
+#include <linux/file.h>
+#include <linux/fs.h>
+#include <linux/list.h>
+#include <linux/mm.h>
+#include <linux/module.h>
+#include <linux/pagemap.h>
+#include <linux/sched/signal.h>
+#include <linux/seq_file.h>
+#include <linux/slab.h>
+#include <linux/uaccess.h>
+#include <linux/workqueue.h>
+
+#include "compat/fs.h"
+#include "compat/mm.h"
+#include "restrictedmem_attrs.h"
+#include "restrictedmem_internal.h"
+#include "restrictedmem_ioctl.h"
+#include "restrictedmem_trace.h"
+
+/* The value of a shared page in the inode's map; private ones have none. */
+#define RM_SHARED		1UL
+
+/* Pages that are converted with the lock taken once. */
+#define RM_CONVERT_CHUNK	(SZ_64M >> PAGE_SHIFT)
+
+/* How often a folio is looked at that somebody holds, perhaps in passing. */
+#define RM_HELD_TRIES		10
+
+/**
+ * struct rm_window - what file->private_data of a window is
+ * @list: in its view's list, while it is not revoked; guarded by the inode's
+ *	invalidate_lock
+ * @ri: the memory, with a reference
+ * @view: the view that it was made through; to be compared, not to be followed
+ * @start: first page
+ * @end: the page after the last
+ * @revoked: nothing can be accessed any more; set under the invalidate_lock
+ *
+ * Constant, but for @list and @revoked.
+ */
+struct rm_window {
+	struct list_head list;
+	struct rm_inode *ri;
+	struct rm_view *view;
+	pgoff_t start;
+	pgoff_t end;
+	bool revoked;
+};
+
+static long rm_drain_cpu(void *unused)
+{
+	rm_drain_this_cpu();
+	return 0;
+}
+
+/* What a processor keeps back before it puts pages on their lists, it holds. */
+static void rm_drain_lru(void)
+{
+	int cpu;
+
+	for_each_online_cpu(cpu)
+		work_on_cpu_safe(cpu, rm_drain_cpu, NULL);
+}
+
+/**
+ * rm_unmap_windows() - take a range from every process
+ * @ri: the inode
+ * @start: first page
+ * @end: the page after the last
+ *
+ * Context: Process context, may sleep. With the invalidate_lock held for writing
+ * nobody gets it back before the lock is dropped.
+ */
+void rm_unmap_windows(struct rm_inode *ri, pgoff_t start, pgoff_t end)
+{
+	if (ri->shared)
+		unmap_mapping_range(ri->vfs_inode.i_mapping,
+				    (loff_t)start << PAGE_SHIFT,
+				    (loff_t)(end - start) << PAGE_SHIFT, true);
+}
+
+/* Is any page of a range what it is not asked to be? */
+static bool rm_has_other(struct rm_inode *ri, pgoff_t start, pgoff_t end,
+			 unsigned long value)
+{
+	return !rm_attrs_is_uniform(ri->shared, start, end, ~0UL, value);
+}
+
+/*
+ * Where in [start, end) something is in the way of converting what is not @value
+ * yet: a folio that somebody holds, or contents that are lost. @end if nothing is.
+ */
+static pgoff_t rm_first_obstacle(struct rm_inode *ri, pgoff_t start,
+				 pgoff_t end, unsigned long value, bool zero,
+				 int *error)
+{
+	struct rm_attrs_run run = { .end = start };
+	pgoff_t at;
+
+	while (rm_attrs_next(ri->shared, &run, end)) {
+		if (run.value == value)
+			continue;
+		if (!zero) {
+			at = rm_store_first_lost(&ri->store, run.start, run.end);
+			if (at < run.end) {
+				*error = -EHWPOISON;
+				end = at;
+			}
+		}
+		if (value == RM_SHARED)
+			continue;
+		at = rm_store_first_held(&ri->store, run.start,
+					 min(run.end, end));
+		if (at < min(run.end, end)) {
+			*error = -EAGAIN;
+			return at;
+		}
+	}
+	return end;
+}
+
+/* Convert one run of pages that are alike. */
+static int rm_convert_run(struct rm_inode *ri, const struct rm_attrs_run *run,
+			  unsigned long value, bool zero)
+{
+	unsigned long nr = run->end - run->start;
+	int r;
+
+	/* It can run out of memory, so it comes before the contents. */
+	r = rm_attrs_set(ri->shared, run->start, run->end, value);
+	if (r)
+		return r;
+	if (zero)
+		rm_store_zero(&ri->store, run->start, run->end);
+	WRITE_ONCE(ri->nr_shared, value == RM_SHARED ? ri->nr_shared + nr :
+						       ri->nr_shared - nr);
+	return 0;
+}
+
+/* Convert up to the first obstacle. */
+static int rm_convert_locked(struct rm_inode *ri, pgoff_t start, pgoff_t end,
+			     unsigned long value, bool zero, pgoff_t *done)
+{
+	struct rm_attrs_run run = { .end = start };
+	int error = 0, r;
+
+	lockdep_assert_held_write(&ri->invalidate_lock);
+
+	*done = end;
+	if (!rm_has_other(ri, start, end, value))
+		return 0;
+	if (value != RM_SHARED)
+		rm_unmap_windows(ri, start, end);
+	end = rm_first_obstacle(ri, start, end, value, zero, &error);
+	*done = end;
+	while (start < end && rm_attrs_next(ri->shared, &run, end)) {
+		if (run.value == value)
+			continue;
+		r = rm_convert_run(ri, &run, value, zero);
+		if (r) {
+			*done = run.start;
+			return r;
+		}
+	}
+	return error;
+}
+
+static int rm_convert_chunk(struct rm_inode *ri, pgoff_t start, pgoff_t end,
+			    unsigned long value, bool zero, pgoff_t *done)
+{
+	int tries = RM_HELD_TRIES;
+	int r;
+
+	*done = start;
+	for (;;) {
+		r = down_write_killable(&ri->invalidate_lock);
+		if (r)
+			return r;
+		r = rm_convert_locked(ri, *done, end, value, zero, done);
+		up_write(&ri->invalidate_lock);
+
+		if (r != -EAGAIN || !tries--)
+			return r;
+		/* New pages wait for their turn to go to a list of the kernel's. */
+		if (tries == RM_HELD_TRIES - 1)
+			rm_drain_lru();
+		else
+			usleep_range(100, 1000);
+		if (fatal_signal_pending(current))
+			return -EINTR;
+	}
+}
+
+/**
+ * rm_convert() - make a range shared or private
+ * @ri: an inode with RESTRICTEDMEM_CREATE_IN_PLACE
+ * @start: first page
+ * @end: the page after the last
+ * @private: what it is to be
+ * @zero: whether what changes is zeroed
+ * @done: the page after the last that is as it was asked for; from there on
+ *	nothing has changed
+ *
+ * Context: Process context, may sleep; waits a few milliseconds for who holds a
+ * page. No lock may be held that a notifier takes.
+ * Return: 0; -EINVAL beyond the end; -EAGAIN somebody holds the page at @done;
+ * -EHWPOISON its contents are lost and were to be kept; -ENOMEM; -EINTR a fatal
+ * signal.
+ */
+int rm_convert(struct rm_inode *ri, pgoff_t start, pgoff_t end, bool private,
+	       bool zero, pgoff_t *done)
+{
+	unsigned long value = private ? 0 : RM_SHARED;
+	int r = 0;
+
+	might_sleep();
+	*done = start;
+	if (end > i_size_read(&ri->vfs_inode) >> PAGE_SHIFT)
+		return -EINVAL;
+	while (!r && *done < end) {
+		r = rm_convert_chunk(ri, *done,
+				     min(end, *done + RM_CONVERT_CHUNK), value,
+				     zero, done);
+		if (!r && fatal_signal_pending(current) && *done < end)
+			r = -EINTR;
+		cond_resched();
+	}
+	trace_restrictedmem_convert(ri->vfs_inode.i_ino, start, end, *done,
+				    private, r);
+	return r;
+}
+
+/* From bytes to pages. */
+static int rm_parse_range(struct rm_inode *ri, u64 offset, u64 length,
+			  pgoff_t *start, pgoff_t *end)
+{
+	u64 size = i_size_read(&ri->vfs_inode);
+
+	if (!length || !PAGE_ALIGNED(offset) || !PAGE_ALIGNED(length))
+		return -EINVAL;
+	if (offset > size || length > size - offset)
+		return -EINVAL;
+	if (!ri->shared)
+		return -EOPNOTSUPP;
+	*start = offset >> PAGE_SHIFT;
+	*end = (offset + length) >> PAGE_SHIFT;
+	return 0;
+}
+
+/**
+ * rm_ioctl_convert() - RESTRICTEDMEM_CONVERT
+ * @file: a view
+ * @arg: struct restrictedmem_convert
+ * @uarg: where it came from
+ * @usize: how much of it the caller has
+ *
+ * Context: Process context, may sleep.
+ * Return: as include/uapi/restrictedmem.h says.
+ */
+long rm_ioctl_convert(struct file *file, void *arg, void __user *uarg, u32 usize)
+{
+	struct rm_inode *ri = rm_inode(file_inode(file));
+	struct restrictedmem_convert *args = arg;
+	struct restrictedmem_convert __user *uargs = uarg;
+	pgoff_t start, end, done;
+	int r;
+
+	if (args->attributes & ~RESTRICTEDMEM_ATTRIBUTE_PRIVATE ||
+	    args->flags & ~(RESTRICTEDMEM_CONVERT_ZERO |
+			    RESTRICTEDMEM_CONVERT_PRESERVE) ||
+	    args->flags == (RESTRICTEDMEM_CONVERT_ZERO |
+			    RESTRICTEDMEM_CONVERT_PRESERVE))
+		return -EINVAL;
+	r = rm_parse_range(ri, args->offset, args->length, &start, &end);
+	if (r)
+		return r;
+	r = rm_convert(ri, start, end, args->attributes,
+		       !(args->flags & RESTRICTEDMEM_CONVERT_PRESERVE), &done);
+	if (put_user((u64)done << PAGE_SHIFT, &uargs->error_offset))
+		return -EFAULT;
+	return r;
+}
+
+static bool rm_window_allows(struct rm_window *window, pgoff_t index)
+{
+	return !READ_ONCE(window->revoked) &&
+	       index >= window->start && index < window->end &&
+	       rm_attrs_get(window->ri->shared, index) == RM_SHARED;
+}
+
+static vm_fault_t rm_window_insert(struct vm_fault *vmf, struct folio *folio)
+{
+	struct page *page = rm_folio_page(folio, vmf->pgoff);
+	vm_fault_t ret;
+
+	if (vmf->vma->vm_flags & VM_PFNMAP)
+		return vmf_insert_pfn(vmf->vma, vmf->address, page_to_pfn(page));
+	/* The kernel wants it for parts of huge pages. */
+	folio_lock(folio);
+	ret = vmf_insert_page(vmf->vma, vmf->address, page);
+	folio_unlock(folio);
+	return ret;
+}
+
+/*
+ * The page is entered with the lock held, not returned to be entered later: who
+ * takes it away from all processes would not see it in between.
+ */
+static vm_fault_t rm_window_fault(struct vm_fault *vmf)
+{
+	struct rm_window *window = vmf->vma->vm_file->private_data;
+	struct rm_inode *ri = window->ri;
+	vm_fault_t ret = VM_FAULT_NOPAGE;
+	struct folio *folio;
+	int r;
+
+	if (!rm_window_allows(window, vmf->pgoff))
+		return VM_FAULT_SIGBUS;
+	r = rm_get_folio(ri, vmf->pgoff, true, &folio);
+	if (r == -EHWPOISON)
+		return VM_FAULT_HWPOISON;
+	if (r == -ENOMEM)
+		return VM_FAULT_OOM;
+	if (r)
+		return r == -EINTR ? VM_FAULT_NOPAGE : VM_FAULT_SIGBUS;
+
+	if (!down_read_killable(&ri->invalidate_lock)) {
+		if (!rm_window_allows(window, vmf->pgoff))
+			ret = VM_FAULT_SIGBUS;
+		else if (rm_store_has(&ri->store, vmf->pgoff, folio))
+			ret = rm_window_insert(vmf, folio);
+		/* Else it was discarded meanwhile: the access comes again. */
+		up_read(&ri->invalidate_lock);
+	}
+	folio_put(folio);
+	return ret;
+}
+
+static const struct vm_operations_struct rm_window_vm_ops = {
+	.fault = rm_window_fault,
+};
+
+static int rm_window_mmap(struct file *file, struct vm_area_struct *vma)
+{
+	struct rm_window *window = file->private_data;
+	pgoff_t size = window->end - window->start;
+	bool by_page = window->ri->store.config.ops->maps_pages;
+
+	if (READ_ONCE(window->revoked))
+		return -ENODEV;
+	/* A private mapping is a copy; VM_SHARED is not set for who only reads. */
+	if (!(vma->vm_flags & VM_MAYSHARE))
+		return -EINVAL;
+	if (vma->vm_pgoff > size || vma_pages(vma) > size - vma->vm_pgoff)
+		return -EINVAL;
+	/* From here on in pages of the memory: see rm_unmap_windows(). */
+	vma->vm_pgoff += window->start;
+	rm_vm_flags_set(vma, VM_DONTEXPAND | VM_DONTDUMP |
+			     (by_page ? VM_MIXEDMAP : VM_PFNMAP));
+	vma->vm_ops = &rm_window_vm_ops;
+	return 0;
+}
+
+/* Nothing can be mapped through it any more. False if it was so before. */
+static bool rm_window_end(struct rm_window *window)
+{
+	lockdep_assert_held_write(&window->ri->invalidate_lock);
+
+	if (window->revoked)
+		return false;
+	WRITE_ONCE(window->revoked, true);
+	list_del_init(&window->list);
+	window->ri->nr_windows--;
+	return true;
+}
+
+/* The same, and what is mapped goes. */
+static void rm_window_revoke(struct rm_window *window)
+{
+	if (!rm_window_end(window))
+		return;
+	/* From other windows, too, which will find their pages again. */
+	rm_unmap_windows(window->ri, window->start, window->end);
+	trace_restrictedmem_revoke(window->ri->vfs_inode.i_ino, window->start,
+				   window->end);
+}
+
+static int rm_window_release(struct inode *inode, struct file *file)
+{
+	struct rm_window *window = file->private_data;
+	struct rm_inode *ri = window->ri;
+
+	down_write(&ri->invalidate_lock);
+	rm_window_end(window);
+	up_write(&ri->invalidate_lock);
+	kfree(window);
+	iput(&ri->vfs_inode);
+	return 0;
+}
+
+static void rm_window_show_fdinfo(struct seq_file *m, struct file *file)
+{
+	struct rm_window *window = file->private_data;
+	u64 start = window->start, end = window->end;
+
+	seq_printf(m, "window:\t%lu\n", window->ri->vfs_inode.i_ino);
+	seq_printf(m, "offset:\t%llu\n", start << PAGE_SHIFT);
+	seq_printf(m, "length:\t%llu\n", (end - start) << PAGE_SHIFT);
+	seq_printf(m, "write:\t%d\n", !!(file->f_mode & FMODE_WRITE));
+	seq_printf(m, "revoked:\t%d\n", READ_ONCE(window->revoked));
+}
+
+static const struct file_operations rm_window_ops = {
+	.owner = THIS_MODULE,
+	.release = rm_window_release,
+	.mmap = rm_window_mmap,
+	.show_fdinfo = rm_window_show_fdinfo,
+};
+
+static int rm_window_setattr(struct rm_idmap *idmap, struct dentry *dentry,
+			     struct iattr *attr)
+{
+	return -EPERM;
+}
+
+static const struct inode_operations rm_window_inode_ops = {
+	.setattr = rm_window_setattr,
+};
+
+/**
+ * rm_ioctl_window() - RESTRICTEDMEM_WINDOW
+ * @file: a view
+ * @arg: struct restrictedmem_window
+ * @uarg: where it came from
+ * @usize: how much of it the caller has
+ *
+ * Context: Process context, may sleep.
+ * Return: as include/uapi/restrictedmem.h says.
+ */
+long rm_ioctl_window(struct file *file, void *arg, void __user *uarg, u32 usize)
+{
+	struct rm_inode *ri = rm_inode(file_inode(file));
+	const struct restrictedmem_window *args = arg;
+	bool write = args->flags & RESTRICTEDMEM_WINDOW_WRITE;
+	struct rm_view *view = file->private_data;
+	struct rm_window *window;
+	struct file *wfile;
+	int fd, r;
+
+	if (args->flags & ~RESTRICTEDMEM_WINDOW_WRITE)
+		return -EINVAL;
+	window = kzalloc(sizeof(*window), GFP_KERNEL_ACCOUNT);
+	if (!window)
+		return -ENOMEM;
+	r = rm_parse_range(ri, args->offset, args->length, &window->start,
+			   &window->end);
+	if (r)
+		goto err_free;
+	fd = get_unused_fd_flags(O_CLOEXEC);
+	if (fd < 0) {
+		r = fd;
+		goto err_free;
+	}
+	wfile = rm_file_create_anon("restrictedmem-window", args->length,
+				    write ? O_RDWR : O_RDONLY, &rm_window_ops,
+				    &rm_window_inode_ops);
+	if (IS_ERR(wfile)) {
+		r = PTR_ERR(wfile);
+		goto err_put_fd;
+	}
+	/* From here on the file's end is the window's. */
+	window->ri = ri;
+	window->view = view;
+	ihold(&ri->vfs_inode);
+	wfile->f_mapping = ri->vfs_inode.i_mapping;
+	wfile->private_data = window;
+	down_write(&ri->invalidate_lock);
+	list_add(&window->list, &view->windows);
+	ri->nr_windows++;
+	up_write(&ri->invalidate_lock);
+
+	trace_restrictedmem_window(ri->vfs_inode.i_ino, window->start,
+				   window->end, write);
+	fd_install(fd, wfile);
+	return fd;
+
+err_put_fd:
+	put_unused_fd(fd);
+err_free:
+	kfree(window);
+	return r;
+}
+
+/**
+ * rm_revoke_windows() - end all windows that were made through a view
+ * @ri: the view's inode
+ * @view: the view
+ *
+ * Context: Process context, may sleep.
+ */
+void rm_revoke_windows(struct rm_inode *ri, struct rm_view *view)
+{
+	struct rm_window *window, *next;
+
+	down_write(&ri->invalidate_lock);
+	list_for_each_entry_safe(window, next, &view->windows, list)
+		rm_window_revoke(window);
+	up_write(&ri->invalidate_lock);
+}
+
+static int rm_revoke_one(struct rm_inode *ri, struct rm_view *view, int fd)
+{
+	struct file *file = fget(fd);
+	struct rm_window *window;
+	int r = -EINVAL;
+
+	if (!file)
+		return -EBADF;
+	window = file->f_op == &rm_window_ops ? file->private_data : NULL;
+	if (window && window->ri == ri && window->view == view) {
+		down_write(&ri->invalidate_lock);
+		rm_window_revoke(window);
+		up_write(&ri->invalidate_lock);
+		r = 0;
+	}
+	fput(file);
+	return r;
+}
+
+/**
+ * rm_ioctl_revoke() - RESTRICTEDMEM_REVOKE
+ * @file: a view
+ * @arg: struct restrictedmem_revoke
+ * @uarg: where it came from
+ * @usize: how much of it the caller has
+ *
+ * Context: Process context, may sleep.
+ * Return: as include/uapi/restrictedmem.h says.
+ */
+long rm_ioctl_revoke(struct file *file, void *arg, void __user *uarg, u32 usize)
+{
+	struct rm_inode *ri = rm_inode(file_inode(file));
+	const struct restrictedmem_revoke *args = arg;
+	struct rm_view *view = file->private_data;
+
+	if (args->flags || args->reserved || args->fd < -1)
+		return -EINVAL;
+	if (args->fd != -1)
+		return rm_revoke_one(ri, view, args->fd);
+	rm_revoke_windows(ri, view);
+	return 0;
+}

@@ -1,0 +1,377 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Copyright (C) 2026 The restrictedmem authors
+ *
+ * KVM's side of conversion in place: slots over files that were created for it,
+ * beside others, and KVM_SET_MEMORY_ATTRIBUTES and the guest's hypercall, which
+ * convert them.
+ */
+#include <pthread.h>
+#include <sys/uio.h>
+
+#include "kselftest_harness.h"
+#include "kvm_util.h"
+#include "window.h"
+
+#define SIZE		(2 * HUGE)
+#define SLOT		1
+#define OTHER_SLOT	2
+#define OTHER		(DATA + SIZE)
+
+/* A slot in place, all of it private, without a user address; and a window. */
+FIXTURE(inplace) {
+	uint64_t resident;
+	struct vm vm;
+	struct vcpu vcpu;
+	int fd;
+	int win;
+	uint64_t *map;
+};
+
+static int create_in_place(uint64_t length)
+{
+	const struct restrictedmem_create args = {
+		.size = sizeof(args),
+		.flags = RESTRICTEDMEM_CREATE_IN_PLACE,
+		.length = length,
+	};
+
+	return create_with(&args);
+}
+
+FIXTURE_SETUP(inplace)
+{
+	catch_sigbus();
+	self->resident = resident_total();
+	vm_create(&self->vm, KVM_X86_SW_PROTECTED_VM);
+	vcpu_create(&self->vm, &self->vcpu, 0);
+	self->fd = create_in_place(SIZE);
+	ASSERT_LE(0, self->fd);
+	vm_add_private(&self->vm, SLOT, DATA, SIZE, NULL, self->fd);
+	self->win = open_window(self->fd, 0, SIZE, RESTRICTEDMEM_WINDOW_WRITE);
+	ASSERT_LE(0, self->win);
+	self->map = map_window(self->win, SIZE, PROT_READ | PROT_WRITE);
+	ASSERT_NE(MAP_FAILED, self->map);
+}
+
+FIXTURE_TEARDOWN(inplace)
+{
+	vcpu_destroy(&self->vcpu);
+	vm_destroy(&self->vm);
+	close(self->fd);
+	EXPECT_EQ(self->resident, resident_total());
+	EXPECT_FALSE(is_visible(self->map));
+	munmap(self->map, SIZE);
+	close(self->win);
+}
+
+static int set_attributes(struct vm *vm, uint64_t gpa, uint64_t size,
+			  uint64_t attributes, uint64_t flags)
+{
+	const struct kvm_memory_attributes args = {
+		.address = gpa,
+		.size = size,
+		.attributes = attributes,
+		.flags = flags,
+	};
+
+	return ioctl(vm->fd, KVM_SET_MEMORY_ATTRIBUTES, &args);
+}
+
+/* Write, tell, and tell again what is there when the host has had its turn. */
+static GUEST void write_and_tell(uint64_t gpa, uint64_t value)
+{
+	guest_write(gpa, value);
+	guest_sync(guest_read(gpa));
+	for (;;)
+		guest_sync(guest_read(gpa));
+}
+
+/* Touch every 4 KiB, so that what is mapped in 2 MiB is so. */
+static GUEST void touch_all(uint64_t gpa, uint64_t pages)
+{
+	for (uint64_t i = 0; i < pages; i++)
+		guest_write(gpa + i * PAGE, i);
+	guest_sync(0);
+	for (uint64_t i = 0; i < pages; i++)
+		guest_read(gpa + i * PAGE);
+	guest_sync(1);
+	guest_done();
+}
+
+/* Ask for a conversion, then use what there is. */
+static GUEST void share_by_hypercall(uint64_t gpa, uint64_t value)
+{
+	guest_write(gpa, value);
+	guest_sync(guest_hypercall(KVM_HC_MAP_GPA_RANGE, gpa, 1,
+				   KVM_MAP_GPA_RANGE_DECRYPTED));
+	guest_sync(guest_read(gpa));
+	guest_done();
+}
+
+/* Count upwards in one word, until there is something in the next. */
+static GUEST void count_up(uint64_t gpa)
+{
+	for (uint64_t i = 1; !guest_read(gpa + 8); i++)
+		guest_write(gpa, i);
+	guest_done();
+}
+
+static void start(struct vcpu *vcpu, void *function, uint64_t a, uint64_t b)
+{
+	vcpu_start(vcpu, function, a, b, 0);
+}
+
+TEST_F(inplace, shared_gfn_is_the_same_page)
+{
+	start(&self->vcpu, write_and_tell, DATA + PAGE, 42);
+	ASSERT_EQ(42, vcpu_sync(&self->vcpu));
+	EXPECT_FALSE(is_visible(self->map + 512));
+	ASSERT_EQ(0, set_attributes(&self->vm, DATA + PAGE, PAGE, 0, PRESERVE));
+	EXPECT_EQ(42, self->map[512]);
+	EXPECT_FALSE(is_visible(self->map));
+	self->map[512] = 43;
+	EXPECT_EQ(43, vcpu_sync(&self->vcpu));
+	ASSERT_EQ(0, set_attributes(&self->vm, DATA + PAGE, PAGE,
+				    KVM_MEMORY_ATTRIBUTE_PRIVATE, PRESERVE));
+	EXPECT_FALSE(is_visible(self->map + 512));
+	EXPECT_EQ(43, vcpu_sync(&self->vcpu));
+	EXPECT_EQ(0, fdinfo_number(self->fd, "shared"));
+}
+
+TEST_F(inplace, default_is_to_zero)
+{
+	start(&self->vcpu, write_and_tell, DATA, 42);
+	ASSERT_EQ(42, vcpu_sync(&self->vcpu));
+	ASSERT_EQ(0, set_attributes(&self->vm, DATA, PAGE, 0, 0));
+	EXPECT_EQ(0, self->map[0]);
+	EXPECT_EQ(0, vcpu_sync(&self->vcpu));
+	self->map[0] = 44;
+	ASSERT_EQ(0, set_attributes(&self->vm, DATA, PAGE,
+				    KVM_MEMORY_ATTRIBUTE_PRIVATE, ZERO));
+	EXPECT_EQ(0, vcpu_sync(&self->vcpu));
+}
+
+TEST_F(inplace, huge_mapping_stays)
+{
+	uint64_t faults;
+
+	start(&self->vcpu, touch_all, DATA, SIZE / PAGE);
+	vcpu_sync(&self->vcpu);
+	ASSERT_LE(2, kvm_stat(self->vm.fd, "pages_2m"));
+	faults = kvm_stat(self->vcpu.fd, "pf_taken");
+	ASSERT_EQ(0, set_attributes(&self->vm, DATA + 5 * PAGE, PAGE, 0, PRESERVE));
+	vcpu_sync(&self->vcpu);
+	EXPECT_LE(2, kvm_stat(self->vm.fd, "pages_2m"));
+	EXPECT_EQ(faults, kvm_stat(self->vcpu.fd, "pf_taken"));
+	vcpu_done(&self->vcpu);
+}
+
+/* The first touch of what is shared in part already */
+TEST_F(inplace, mixed_range_is_mapped_by_a_huge_page)
+{
+	ASSERT_EQ(0, set_attributes(&self->vm, DATA + 5 * PAGE, PAGE, 0, 0));
+	start(&self->vcpu, touch_all, DATA, HUGE / PAGE);
+	vcpu_sync(&self->vcpu);
+	EXPECT_LE(1, kvm_stat(self->vm.fd, "pages_2m"));
+	EXPECT_EQ(5, self->map[5 * 512]);
+	vcpu_sync(&self->vcpu);
+	vcpu_done(&self->vcpu);
+}
+
+TEST_F(inplace, held_page_is_eagain)
+{
+	struct iovec iov = { self->map, 8 };
+	int pipefd[2];
+
+	start(&self->vcpu, write_and_tell, DATA, 42);
+	ASSERT_EQ(42, vcpu_sync(&self->vcpu));
+	ASSERT_EQ(0, set_attributes(&self->vm, DATA, PAGE, 0, PRESERVE));
+	ASSERT_EQ(42, self->map[0]);
+	ASSERT_EQ(0, pipe(pipefd));
+	ASSERT_EQ(8, vmsplice(pipefd[1], &iov, 1, 0));
+	EXPECT_FAILS(EAGAIN, set_attributes(&self->vm, DATA, PAGE,
+					    KVM_MEMORY_ATTRIBUTE_PRIVATE, PRESERVE));
+	EXPECT_EQ(42, self->map[0]);
+	EXPECT_EQ(42, vcpu_sync(&self->vcpu));
+	close(pipefd[0]);
+	close(pipefd[1]);
+	EXPECT_WORKS(set_attributes(&self->vm, DATA, PAGE,
+				    KVM_MEMORY_ATTRIBUTE_PRIVATE, PRESERVE));
+	EXPECT_FALSE(is_visible(self->map));
+}
+
+TEST_F(inplace, guest_shares_by_hypercall)
+{
+	struct kvm_enable_cap cap = {
+		.cap = KVM_CAP_EXIT_HYPERCALL,
+		.args = { 1 << KVM_HC_MAP_GPA_RANGE },
+	};
+	struct kvm_run *run = self->vcpu.run;
+
+	ASSERT_EQ(0, ioctl(self->vm.fd, KVM_ENABLE_CAP, &cap));
+	start(&self->vcpu, share_by_hypercall, DATA + HUGE, 42);
+	ASSERT_EQ(KVM_EXIT_HYPERCALL, vcpu_run(&self->vcpu));
+	ASSERT_EQ(KVM_HC_MAP_GPA_RANGE, run->hypercall.nr);
+	ASSERT_EQ(0, set_attributes(&self->vm, run->hypercall.args[0],
+				    run->hypercall.args[1] * PAGE, 0, PRESERVE));
+	run->hypercall.ret = 0;
+	EXPECT_EQ(0, vcpu_sync(&self->vcpu));
+	EXPECT_EQ(42, self->map[HUGE / 8]);
+	self->map[HUGE / 8] = 43;
+	EXPECT_EQ(43, vcpu_sync(&self->vcpu));
+	vcpu_done(&self->vcpu);
+}
+
+/* What converts the file itself, and not through KVM */
+TEST_F(inplace, file_is_converted_under_the_guest)
+{
+	start(&self->vcpu, write_and_tell, DATA, 42);
+	ASSERT_EQ(42, vcpu_sync(&self->vcpu));
+	ASSERT_EQ(0, convert(self->fd, 0, PAGE, SHARED, PRESERVE));
+	EXPECT_EQ(42, self->map[0]);
+	/* KVM's attribute says private already; the file does not. */
+	ASSERT_EQ(0, set_attributes(&self->vm, DATA, PAGE,
+				    KVM_MEMORY_ATTRIBUTE_PRIVATE, PRESERVE));
+	EXPECT_FALSE(is_visible(self->map));
+	EXPECT_EQ(42, vcpu_sync(&self->vcpu));
+}
+
+TEST_F(inplace, both_kinds_of_slot_in_one_vm)
+{
+	char *hva = map_anonymous(HUGE);
+	int fd = create_huge(HUGE);
+
+	ASSERT_LE(0, fd);
+	vm_add_private(&self->vm, OTHER_SLOT, OTHER, HUGE, hva, fd);
+	/* One call over both: the ordinary one gets its other half. */
+	start(&self->vcpu, write_and_tell, OTHER, 42);
+	ASSERT_EQ(42, vcpu_sync(&self->vcpu));
+	ASSERT_EQ(0, set_attributes(&self->vm, OTHER - PAGE, 2 * PAGE, 0, 0));
+	EXPECT_EQ(PAGE, fdinfo_number(self->fd, "shared"));
+	EXPECT_TRUE(is_visible(self->map + SIZE / 8 - 1));
+	EXPECT_EQ(0, vcpu_sync(&self->vcpu));
+	*(uint64_t *)hva = 43;
+	EXPECT_EQ(43, vcpu_sync(&self->vcpu));
+	/* Contents cannot be kept where there are two copies. */
+	EXPECT_FAILS(EINVAL, set_attributes(&self->vm, OTHER - PAGE, 2 * PAGE,
+					    KVM_MEMORY_ATTRIBUTE_PRIVATE, PRESERVE));
+	EXPECT_FAILS(EINVAL, set_attributes(&self->vm, OTHER, PAGE,
+					    KVM_MEMORY_ATTRIBUTE_PRIVATE, ZERO));
+	EXPECT_EQ(PAGE, fdinfo_number(self->fd, "shared"));
+	ASSERT_EQ(0, set_attributes(&self->vm, OTHER - PAGE, 2 * PAGE,
+				    KVM_MEMORY_ATTRIBUTE_PRIVATE, 0));
+	EXPECT_EQ(42, vcpu_sync(&self->vcpu));
+	close(fd);
+}
+
+TEST_F(inplace, unknown_flags)
+{
+	for (int bit = 2; bit < 64; bit++)
+		EXPECT_FAILS(EINVAL, set_attributes(&self->vm, DATA, PAGE, 0,
+						    1ULL << bit));
+	EXPECT_FAILS(EINVAL, set_attributes(&self->vm, DATA, PAGE, 0,
+					    ZERO | PRESERVE));
+	/* Nowhere near a slot, and beyond its end */
+	EXPECT_FAILS(EINVAL, set_attributes(&self->vm, NOWHERE, PAGE, 0, PRESERVE));
+	EXPECT_FAILS(EINVAL, set_attributes(&self->vm, OTHER - PAGE, 2 * PAGE, 0,
+					    PRESERVE));
+	EXPECT_EQ(0, fdinfo_number(self->fd, "shared"));
+}
+
+/* Slots of files in place have nothing to do with what is at their address. */
+TEST_F(inplace, user_mappings_do_not_matter)
+{
+	char *hva = map_anonymous(HUGE);
+	int fd = create_in_place(HUGE);
+	uint64_t faults;
+
+	ASSERT_LE(0, fd);
+	vm_add_private(&self->vm, OTHER_SLOT, OTHER, HUGE, hva, fd);
+	start(&self->vcpu, write_and_tell, OTHER, 42);
+	ASSERT_EQ(42, vcpu_sync(&self->vcpu));
+	ASSERT_EQ(0, set_attributes(&self->vm, OTHER, PAGE, 0, PRESERVE));
+	*(uint64_t *)hva = 17;
+	EXPECT_EQ(42, vcpu_sync(&self->vcpu));
+	faults = kvm_stat(self->vcpu.fd, "pf_taken");
+	ASSERT_EQ(0, madvise(hva, HUGE, MADV_DONTNEED));
+	ASSERT_EQ(0, munmap(hva, HUGE));
+	EXPECT_EQ(42, vcpu_sync(&self->vcpu));
+	EXPECT_EQ(faults, kvm_stat(self->vcpu.fd, "pf_taken"));
+	/* Deleted and made anew, it is where it was. */
+	ASSERT_EQ(0, vm_region2(&self->vm, OTHER_SLOT, 0, OTHER, 0, NULL, -1, 0));
+	ASSERT_EQ(0, vm_region2(&self->vm, OTHER_SLOT, KVM_MEM_GUEST_MEMFD, OTHER,
+				HUGE, NULL, fd, 0));
+	EXPECT_EQ(42, vcpu_sync(&self->vcpu));
+	close(fd);
+}
+
+/* A punch takes the page from guest and window alike. */
+TEST_F(inplace, punched_page_is_zero_for_both)
+{
+	start(&self->vcpu, write_and_tell, DATA, 42);
+	ASSERT_EQ(42, vcpu_sync(&self->vcpu));
+	ASSERT_EQ(0, set_attributes(&self->vm, DATA, PAGE, 0, PRESERVE));
+	ASSERT_EQ(42, self->map[0]);
+	ASSERT_EQ(0, punch(self->fd, 0, PAGE));
+	EXPECT_EQ(0, self->map[0]);
+	self->map[0] = 43;
+	EXPECT_EQ(43, vcpu_sync(&self->vcpu));
+}
+
+TEST_F(inplace, window_keeps_no_vm)
+{
+	long refs;
+	char text[32];
+
+	start(&self->vcpu, write_and_tell, DATA, 42);
+	ASSERT_EQ(42, vcpu_sync(&self->vcpu));
+	ASSERT_EQ(0, set_attributes(&self->vm, DATA, PAGE, 0, PRESERVE));
+	ASSERT_EQ(42, self->map[0]);
+	read_text("/sys/module/kvm/refcnt", text, sizeof(text));
+	refs = strtol(text, NULL, 10);
+	vcpu_destroy(&self->vcpu);
+	vm_destroy(&self->vm);
+	/* The VM is gone, and the file is still ours. */
+	EXPECT_EQ(42, self->map[0]);
+	close(self->fd);
+	EXPECT_FALSE(is_visible(self->map));
+	EXPECT_EQ(self->resident, resident_total());
+	read_text("/sys/module/kvm/refcnt", text, sizeof(text));
+	EXPECT_GE(refs, strtol(text, NULL, 10));
+	/* For the fixture's end */
+	vm_create(&self->vm, KVM_X86_SW_PROTECTED_VM);
+	vcpu_create(&self->vm, &self->vcpu, 0);
+	self->fd = create_in_place(SIZE);
+}
+
+static void *run_to_the_end(void *vcpu)
+{
+	vcpu_done(vcpu);
+	return NULL;
+}
+
+/* Back and forth while the guest writes: nothing it wrote is lost. */
+TEST_F(inplace, conversion_under_a_running_vcpu)
+{
+	uint64_t last = 0, value = 0;
+	pthread_t thread;
+
+	start(&self->vcpu, count_up, DATA + 3 * PAGE, 0);
+	ASSERT_EQ(0, pthread_create(&thread, NULL, run_to_the_end, &self->vcpu));
+	for (uint64_t i = 0; i < rounds(500); i++) {
+		ASSERT_EQ(0, set_attributes(&self->vm, DATA, HUGE, 0, PRESERVE));
+		ASSERT_EQ(0, peek(self->map + 3 * 512, &value));
+		ASSERT_LE(last, value);
+		last = value;
+		ASSERT_EQ(0, set_attributes(&self->vm, DATA, HUGE,
+					    KVM_MEMORY_ATTRIBUTE_PRIVATE, PRESERVE));
+		ASSERT_FALSE(is_visible(self->map + 3 * 512));
+	}
+	ASSERT_EQ(0, set_attributes(&self->vm, DATA, HUGE, 0, PRESERVE));
+	ASSERT_EQ(0, poke(self->map + 3 * 512 + 1, 1));
+	pthread_join(thread, NULL);
+	EXPECT_LT(0, last);
+}
+
+TEST_HARNESS_MAIN
