@@ -27,6 +27,7 @@ typedef __u64 u64;
 #define PAGE			(4 * KIB)
 #define HUGE_PAGE		(2 * MIB)
 
+#define BIT(n)			(1ULL << (n))
 #define ARRAY_SIZE(a)		(sizeof(a) / sizeof((a)[0]))
 #define __packed		__attribute__((packed))
 #define __aligned(x)		__attribute__((aligned(x)))
@@ -40,11 +41,12 @@ static inline u64 align_up(u64 x, u64 unit)
 /*
  * Guest physical addresses. RAM is [0, LOW_END) and what does not fit there
  * from HIGH_START; between them are the loader's memory, while it is needed,
- * and the interrupt controllers.
+ * the registers of PCI devices, and the interrupt controllers.
  */
 #define LOW_END			(3 * GIB)
 #define LOADER_START		LOW_END
 #define LOADER_END		(LOW_END + 768 * MIB)
+#define PCI_START		LOADER_END
 #define HIGH_START		(4 * GIB)
 
 /* Ports that no PC has */
@@ -178,6 +180,10 @@ int load_guest(struct vm *vm);
 
 /* mptable.c */
 size_t mptable_build(u8 *buf, u64 gpa, unsigned int nr_cpus);
+
+/* pci.c */
+bool pci_io(bool out, u16 port, void *data, unsigned int size);
+bool pci_mmio(u64 gpa, void *data, unsigned int size, bool write);
 
 /* devices.c */
 void devices_io(struct vm *vm, bool out, u16 port, void *data, unsigned int size);

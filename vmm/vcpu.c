@@ -229,8 +229,8 @@ static int serve_exit(struct vcpu *vcpu)
 		serve_io(vcpu);
 		return 0;
 	case KVM_EXIT_MMIO:
-		/* No device is there. */
-		if (!run->mmio.is_write)
+		if (!pci_mmio(run->mmio.phys_addr, run->mmio.data, run->mmio.len,
+			      run->mmio.is_write) && !run->mmio.is_write)
 			memset(run->mmio.data, 0xff, sizeof(run->mmio.data));
 		return 0;
 	case KVM_EXIT_HYPERCALL:
