@@ -301,6 +301,9 @@ long rm_ioctl_convert(struct file *file, void *arg, void __user *uarg, u32 usize
 	r = rm_parse_range(ri, args->offset, args->length, &start, &end);
 	if (r)
 		return r;
+	/* What cannot be told must not be done. */
+	if (put_user(args->offset, &uargs->error_offset))
+		return -EFAULT;
 	r = rm_convert(ri, start, end, args->attributes,
 		       !(args->flags & RESTRICTEDMEM_CONVERT_PRESERVE), &done);
 	if (put_user((u64)done << PAGE_SHIFT, &uargs->error_offset))
