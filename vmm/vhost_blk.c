@@ -47,11 +47,13 @@ struct disk {
 	/* Guarded by vm->mem_lock */
 	struct vhost_user vu;
 	bool slots;			/* regions come and go one by one */
+	bool wanted;			/* a driver has come: the backend gets regions */
 	bool started;
+	bool full;			/* it did not get all, which was said */
 	unsigned int max_regions;
 	unsigned int nr_regions;
 	struct window regions[MAX_REGIONS];
-	struct virtio_queue queue;	/* where it is, while started */
+	struct virtio_queue queue;	/* where it is, or was */
 };
 
 static struct disk *disks[MAX_DISKS];
@@ -96,13 +98,18 @@ static void remove_regions(struct disk *disk)
 		remove_region(disk, disk->nr_regions - 1);
 }
 
+/* Returns 1 if the backend has no room for it. */
 static int add_region(struct disk *disk, const struct range *range)
 {
 	struct window *window = &disk->regions[disk->nr_regions];
 
-	if (disk->nr_regions == disk->max_regions)
-		return fail("%s: the backend takes no more than %u regions; %#llx is not one",
-			    disk->vu.path, disk->max_regions, range->gpa);
+	if (disk->nr_regions == disk->max_regions) {
+		if (!disk->full)
+			fail("%s: the backend takes no more than %u regions; %#llx is not one",
+			     disk->vu.path, disk->max_regions, range->gpa);
+		disk->full = true;
+		return 1;
+	}
 	if (window_open(disk->dev.vm, window, range->gpa, range->size))
 		return -1;
 	disk->nr_regions++;
@@ -125,25 +132,33 @@ static int send_table(struct disk *disk)
 			      table.nr * sizeof(table.regions[0]), fds, table.nr);
 }
 
-/* As few regions as there can be */
+/* Is a part of the queue in it? The backend does not let go of that one. */
+static bool has_queue(const struct disk *disk, u64 gpa, u64 size)
+{
+	const struct virtio_queue *queue = &disk->queue;
+
+	return queue->desc - gpa < size || queue->driver - gpa < size ||
+	       queue->device - gpa < size;
+}
+
+/* The backend that takes all at once gets as few as there can be. */
 static int renew_regions(struct disk *disk)
 {
 	struct vm *vm = disk->dev.vm;
+	unsigned int i, nr_old = disk->nr_regions;
 	struct window old[MAX_REGIONS];
-	unsigned int i, nr_old = 0;
 	int ret = 0;
 
-	if (disk->slots) {
-		remove_regions(disk);
-	} else {
-		nr_old = disk->nr_regions;
-		memcpy(old, disk->regions, nr_old * sizeof(old[0]));
-		disk->nr_regions = 0;
-	}
+	memcpy(old, disk->regions, nr_old * sizeof(old[0]));
+	disk->nr_regions = 0;
 	for (i = 0; i < vm->nr_shared && !ret; i++)
-		ret = add_region(disk, &vm->shared[i]);
-	if (!disk->slots)
-		ret |= send_table(disk);
+		if (has_queue(disk, vm->shared[i].gpa, vm->shared[i].size))
+			ret = add_region(disk, &vm->shared[i]);
+	for (i = 0; i < vm->nr_shared && !ret; i++)
+		if (!has_queue(disk, vm->shared[i].gpa, vm->shared[i].size))
+			ret = add_region(disk, &vm->shared[i]);
+	if (send_table(disk))
+		ret = -1;
 	while (nr_old)
 		window_close(vm, &old[--nr_old]);
 	return ret;
@@ -190,25 +205,6 @@ static unsigned int count_gaps(const struct disk *disk)
 	return nr;
 }
 
-static void update_regions(struct disk *disk)
-{
-	struct vm *vm = disk->dev.vm;
-	struct range gap;
-	unsigned int i;
-
-	for (i = disk->nr_regions; i--; )
-		if (!shared_covers(vm, disk->regions[i].gpa, disk->regions[i].size))
-			remove_region(disk, i);
-	if (disk->nr_regions + count_gaps(disk) > disk->max_regions) {
-		renew_regions(disk);
-		return;
-	}
-	for (i = 0; i < vm->nr_shared; i++)
-		while (find_gap(disk, &vm->shared[i], vm->shared[i].gpa, &gap))
-			if (add_region(disk, &gap))
-				return;
-}
-
 /* Is one region all around it? */
 static bool in_region(const struct disk *disk, u64 gpa, u64 size)
 {
@@ -224,9 +220,11 @@ static bool in_region(const struct disk *disk, u64 gpa, u64 size)
 }
 
 /* Sizes of the queue's parts: the event index is one more word in the last two. */
-static bool queue_covered(const struct disk *disk, const struct virtio_queue *queue,
+static bool queue_covered(const struct disk *disk,
 			  bool (*covered)(const struct disk *disk, u64 gpa, u64 size))
 {
+	const struct virtio_queue *queue = &disk->queue;
+
 	return covered(disk, queue->desc, queue->size * 16ULL) &&
 	       covered(disk, queue->driver, 6 + queue->size * 2ULL) &&
 	       covered(disk, queue->device, 6 + queue->size * 8ULL);
@@ -235,6 +233,33 @@ static bool queue_covered(const struct disk *disk, const struct virtio_queue *qu
 static bool is_shared(const struct disk *disk, u64 gpa, u64 size)
 {
 	return shared_covers(disk->dev.vm, gpa, size);
+}
+
+static int update_regions(struct disk *disk)
+{
+	struct vm *vm = disk->dev.vm;
+	struct range gap;
+	unsigned int i;
+	bool full;
+	int ret = 0;
+
+	for (i = disk->nr_regions; i--; )
+		if (!shared_covers(vm, disk->regions[i].gpa, disk->regions[i].size))
+			remove_region(disk, i);
+	full = disk->nr_regions + count_gaps(disk) > disk->max_regions;
+	for (i = disk->nr_regions; full && i--; )
+		if (!has_queue(disk, disk->regions[i].gpa, disk->regions[i].size))
+			remove_region(disk, i);
+	for (i = 0; i < vm->nr_shared && !ret; i++)
+		while (!ret && find_gap(disk, &vm->shared[i], vm->shared[i].gpa, &gap))
+			ret = add_region(disk, &gap);
+	return ret;
+}
+
+/* Gives the backend what is shared now, and takes from it what is not. */
+static int sync_regions(struct disk *disk)
+{
+	return disk->slots ? update_regions(disk) : renew_regions(disk);
 }
 
 static int set_state(struct disk *disk, u32 request, u32 value)
@@ -251,17 +276,17 @@ static int set_event(struct disk *disk, u32 request, int event)
 	return vhost_user_set(&disk->vu, request, &queue, sizeof(queue), &event, 1);
 }
 
-static int start_queue(struct disk *disk, const struct virtio_queue *queue)
+static int start_queue(struct disk *disk)
 {
+	const struct virtio_queue *queue = &disk->queue;
 	struct vhost_vring_addr address = {
 		.desc_user_addr = queue->desc,
 		.avail_user_addr = queue->driver,
 		.used_user_addr = queue->device,
 	};
 
-	if (!queue_covered(disk, queue, in_region))
+	if (!queue_covered(disk, in_region))
 		return fail("%s: the guest does not share the queue of this disk", disk->vu.path);
-	disk->queue = *queue;
 	disk->started = !set_state(disk, VHOST_USER_SET_VRING_NUM, queue->size) &&
 			!set_state(disk, VHOST_USER_SET_VRING_BASE, 0) &&
 			!vhost_user_set(&disk->vu, VHOST_USER_SET_VRING_ADDR, &address,
@@ -286,16 +311,13 @@ static void stop_queue(struct disk *disk)
 
 static void sync_disk(struct disk *disk)
 {
-	if (disk->vu.lost || !disk->nr_regions)
+	if (disk->vu.lost || !disk->wanted)
 		return;
-	if (disk->started && !queue_covered(disk, &disk->queue, is_shared)) {
+	if (disk->started && !queue_covered(disk, is_shared)) {
 		fail("%s: the guest no longer shares the queue of this disk", disk->vu.path);
 		stop_queue(disk);
 	}
-	if (disk->slots)
-		update_regions(disk);
-	else
-		renew_regions(disk);
+	sync_regions(disk);
 }
 
 /* Gives backends what is in vm->shared now. What they lost is closed on return. */
@@ -316,9 +338,11 @@ static int start(struct virtio_dev *dev)
 	int ret;
 
 	pthread_mutex_lock(&dev->vm->mem_lock);
+	disk->wanted = true;
+	disk->queue = dev->queues[0];
 	ret = vhost_user_set(&disk->vu, VHOST_USER_SET_FEATURES, &features, sizeof(features),
 			     NULL, 0) ||
-	      renew_regions(disk) || start_queue(disk, &dev->queues[0]);
+	      sync_regions(disk) < 0 || start_queue(disk);
 	pthread_mutex_unlock(&dev->vm->mem_lock);
 	return ret ? -1 : 0;
 }
