@@ -39,6 +39,7 @@ tests: modules
 	$(MAKE) -C tests/kmod KVER=$(KVER) KDIR=$(KDIR)
 	$(MAKE) -C tests/selftests
 	$(MAKE) -C tests/unit
+	scripts/guest-initrd --modules >/dev/null
 
 demo: ## install packages, build, and show a VM whose memory nobody can read
 	@scripts/deps check
