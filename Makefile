@@ -35,16 +35,21 @@ kvm: modules ## build the patched KVM, in build/kvm-KVER
 vmm: ## build the small VMM and its companions, in build/vmm
 	$(MAKE) -C vmm
 
-tests: modules
+tests: modules vmm
 	$(MAKE) -C tests/kmod KVER=$(KVER) KDIR=$(KDIR)
 	$(MAKE) -C tests/selftests
 	$(MAKE) -C tests/unit
-	scripts/guest-initrd --modules >/dev/null
+	MAKEFLAGS= scripts/guest-initrd --modules >/dev/null
 
 demo: ## install packages, build, and show a VM whose memory nobody can read
 	@scripts/deps check
 	@$(MAKE) $(jobs) --no-print-directory all
 	@scripts/demo
+
+demo-window: ## show what another process sees of pages that a guest shares
+	@scripts/deps check
+	@$(MAKE) $(jobs) --no-print-directory all
+	@scripts/demo-window
 
 check: ## install packages, build, and run all tests (in virtual machines)
 	@scripts/deps check
@@ -121,5 +126,5 @@ build/vm/keeper: tests/vm/keeper.c
 	@mkdir -p $(@D)
 	$(CC) -O2 -Wall -static -o $@.$$$$ $< && mv $@.$$$$ $@
 
-.PHONY: all modules kvm vmm tests demo demo-qemu check test check-kvm check-debug check-qemu \
-	bench lint install uninstall dkms-install clean help
+.PHONY: all modules kvm vmm tests demo demo-qemu demo-window check test check-kvm check-debug \
+	check-qemu bench lint install uninstall dkms-install clean help

@@ -14,7 +14,7 @@
  *
  *	regions		what it has been given, and still has mapped
  *	look SEED	is the secret anywhere in it? (guest/secret.h)
- *	peek GPA	reads a byte
+ *	peek GPA	reads what is there, up to the length of a secret
  *	poke GPA TEXT	writes text
  *	beyond		tries to get more out of the descriptors than it was given
  *	garble		writes nonsense to the queue
@@ -356,13 +356,16 @@ static void look(unsigned long long seed)
 static void peek(u64 gpa)
 {
 	u8 *p = find(gpa, NULL, true);
+	char text[SECRET_LEN];
 
-	if (!p)
+	if (!p) {
 		printf("NO MAPPING\n");
-	else if (sigsetjmp(bus_error, 1))
+	} else if (sigsetjmp(bus_error, 1)) {
 		printf("SIGBUS\n");
-	else
-		printf("READ %.*s\n", SECRET_LEN, (char *)p);
+	} else {
+		memcpy(text, p, sizeof(text));
+		printf("READ %.*s\n", SECRET_LEN, text);
+	}
 }
 
 static void poke(u64 gpa, const char *text)

@@ -58,7 +58,7 @@ for what in 'mmap of more' 'mmap behind the end' mremap ftruncate fallocate read
 	is "the window gives no more by $what" grep -q "^REFUSED $what:" "$tmp/beyond"
 done
 is "the guest takes one back" guest_says "OK private" "private 3 1"
-is "the backend, which kept its mapping, gets SIGBUS" backend_says SIGBUS "peek $(gpa 3)"
+is "the backend, which kept its mapping, gets SIGBUS" backend_says "^SIGBUS" "peek $(gpa 3)"
 is "also for writing" backend_says SIGBUS "poke $(gpa 3) text"
 is "and has the other one" backend_says "READ written by" "peek $(gpa 4)"
 is "the contents stayed" guest_says "OK look" "look 3 1"
@@ -102,7 +102,7 @@ is "and the guest goes on" lives
 pair_stop
 
 pair_start in-place 5 "" || :
-kill -KILL "$backend"
+backend_kill
 is "a backend dies: conversion goes on" guest_says "OK share" "share 3 1"
 is "it is said" said 'the backend is gone'
 is "and the guest goes on" lives

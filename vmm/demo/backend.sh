@@ -31,6 +31,12 @@ pair_start() {
 	wait_for "$tmp/guest" "$vm" 'GUEST DONE' 1
 }
 
+backend_kill() {
+	kill -KILL "$backend"
+	{ wait "$backend" || :; } 2>/dev/null
+	backend=''
+}
+
 pair_stop() {
 	[[ -z $vm ]] || kill "$vm" 2>/dev/null || :
 	[[ -z $backend ]] || kill "$backend" 2>/dev/null || :
