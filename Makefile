@@ -24,7 +24,7 @@ man-pages := $(wildcard docs/man/*.[1-9] vmm/*.[1-9])
 # All processors, unless the caller said how many.
 jobs = $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
 
-all: modules kvm vmm lib ## build everything (make check installs what that needs)
+all: modules kvm vmm tools ## build everything (make check installs what that needs)
 
 modules: ## build restrictedmem.ko
 	$(MAKE) -C $(KDIR) M=$(CURDIR) modules
@@ -37,6 +37,9 @@ vmm: ## build the small VMM and its companions, in build/vmm
 
 lib: ## build librestrictedmem, in build/lib
 	$(MAKE) -C lib
+
+tools: lib ## build rmctl, in build/tools
+	$(MAKE) -C tools
 
 tests: modules lib
 	$(MAKE) -C tests/kmod KVER=$(KVER) KDIR=$(KDIR)
@@ -89,6 +92,7 @@ install: ## install what "make all" built: modules, VMM, header, man pages
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/include $(wildcard include/uapi/*.h)
 	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin build/vmm/rmvm
 	$(MAKE) -C lib install PREFIX=$(PREFIX) DESTDIR=$(DESTDIR)
+	$(MAKE) -C tools install PREFIX=$(PREFIX) DESTDIR=$(DESTDIR)
 	$(foreach m,$(man-pages),install -D -m 644 -t \
 		$(DESTDIR)$(PREFIX)/share/man/man$(subst .,,$(suffix $m)) $m &&) :
 	$(if $(DESTDIR),,depmod $(KVER))
@@ -98,6 +102,7 @@ uninstall: ## remove what install put there
 	rm -f $(addprefix $(DESTDIR)$(PREFIX)/include/,$(notdir $(wildcard include/uapi/*.h)))
 	rm -f $(DESTDIR)$(PREFIX)/bin/rmvm
 	$(MAKE) -C lib uninstall PREFIX=$(PREFIX) DESTDIR=$(DESTDIR)
+	$(MAKE) -C tools uninstall PREFIX=$(PREFIX) DESTDIR=$(DESTDIR)
 	rm -f $(foreach m,$(man-pages),$(DESTDIR)$(PREFIX)/share/man/man$(subst \
 		.,,$(suffix $m))/$(notdir $m))
 	$(if $(DESTDIR),,depmod $(KVER))
@@ -125,5 +130,5 @@ build/vm/keeper: tests/vm/keeper.c
 	@mkdir -p $(@D)
 	$(CC) -O2 -Wall -static -o $@.$$$$ $< && mv $@.$$$$ $@
 
-.PHONY: all modules kvm vmm lib tests demo demo-qemu check test check-kvm check-debug check-qemu \
+.PHONY: all modules kvm vmm lib tools tests demo demo-qemu check test check-kvm check-debug check-qemu \
 	bench lint install uninstall dkms-install clean help
