@@ -159,6 +159,74 @@ TEST_F(lib, fdinfo_of_what_is_not_ours)
 	EXPECT_FAILS(EINVAL, restrictedmem_fdinfo(self->fd, &info, 8));
 }
 
+/* Memory of 4 MiB of which the second is shared, or -1 */
+static int create_shared(int device)
+{
+	const struct restrictedmem_create args = {
+		.size = sizeof(args),
+		.length = 4 * MIB,
+		.flags = RESTRICTEDMEM_CREATE_IN_PLACE,
+	};
+	int fd = restrictedmem_create(device, &args);
+	uint64_t done;
+
+	if (restrictedmem_convert(fd, MIB, MIB, 0, 0, &done) || done != 2 * MIB)
+		return -1;
+	return fd;
+}
+
+TEST_F(lib, convert_tells_how_far_it_got)
+{
+	int fd = create_shared(self->device);
+	uint64_t done = 1;
+
+	ASSERT_LE(0, fd);
+	EXPECT_FAILS(EINVAL, restrictedmem_convert(fd, MIB, 8 * MIB, 0, 0, &done));
+	EXPECT_EQ(MIB, done);
+	EXPECT_FAILS(EOPNOTSUPP, restrictedmem_convert(self->fd, MIB, MIB, 0, 0, NULL));
+	EXPECT_WORKS(restrictedmem_convert(fd, 0, 4 * MIB, RESTRICTEDMEM_ATTRIBUTE_PRIVATE,
+					   RESTRICTEDMEM_CONVERT_PRESERVE, NULL));
+	close(fd);
+}
+
+TEST_F(lib, window_can_be_mapped_until_it_is_revoked)
+{
+	int fd = create_shared(self->device), window;
+	struct restrictedmem_fdinfo info, of_window;
+	struct stat st;
+	char *map;
+
+	ASSERT_LE(0, fd);
+	window = restrictedmem_window(fd, MIB, 2 * MIB, RESTRICTEDMEM_WINDOW_WRITE);
+	ASSERT_LE(0, window);
+	EXPECT_EQ(FD_CLOEXEC, fcntl(window, F_GETFD));
+	map = mmap(NULL, MIB, PROT_READ | PROT_WRITE, MAP_SHARED, window, 0);
+	ASSERT_NE(MAP_FAILED, map);
+	map[0] = 1;
+
+	ASSERT_EQ(0, restrictedmem_fdinfo(fd, &info, sizeof(info)));
+	EXPECT_EQ(MIB, info.shared);
+	EXPECT_EQ(1, info.windows);
+	ASSERT_EQ(0, restrictedmem_fdinfo(window, &of_window, sizeof(of_window)));
+	EXPECT_EQ(RESTRICTEDMEM_KIND_WINDOW, of_window.kind);
+	EXPECT_EQ(info.inode, of_window.inode);
+	ASSERT_EQ(0, fstat(window, &st));
+	EXPECT_EQ(st.st_ino, of_window.file_inode);
+	EXPECT_EQ(MIB, of_window.window_offset);
+	EXPECT_EQ(2 * MIB, of_window.window_length);
+	EXPECT_EQ(1, of_window.window_write);
+	EXPECT_EQ(0, of_window.window_revoked);
+
+	EXPECT_FAILS(EINVAL, restrictedmem_revoke(fd, fd));
+	EXPECT_WORKS(restrictedmem_revoke(fd, window));
+	ASSERT_EQ(0, restrictedmem_fdinfo(window, &of_window, sizeof(of_window)));
+	EXPECT_EQ(1, of_window.window_revoked);
+	EXPECT_WORKS(restrictedmem_revoke(fd, -1));
+	munmap(map, MIB);
+	close(window);
+	close(fd);
+}
+
 /* Text that a kernel might write, without asking one. */
 static int parse(const char *text, struct restrictedmem_fdinfo *info)
 {
