@@ -144,6 +144,7 @@ FIXTURE_TEARDOWN(guest)
 	EXPECT_EQ(0, ksm_run("0"));
 	EXPECT_EQ(0, shmem_policy("never"));
 	khugepaged_rest();
+	plugged_set(&self->plugged, "offline");
 }
 
 /* The host's threads: each does its worst once, and is called again. */
