@@ -466,17 +466,21 @@ pgoff_t rm_store_first_held(struct rm_store *store, pgoff_t start, pgoff_t end)
 }
 
 /**
- * rm_store_has() - is a folio resident?
+ * rm_store_find() - the folio of a page that is resident and well
  * @store: a store with a size
- * @index: a page of it
- * @folio: a folio with a reference
+ * @index: a page within the size
  *
- * Context: The inode's invalidate_lock is held.
- * Return: true if @folio is what has page @index now.
+ * Context: The inode's invalidate_lock is held, for as long as the folio is used;
+ * there is no reference for the caller.
+ * Return: the folio, or NULL: rm_store_get() knows why.
  */
-bool rm_store_has(struct rm_store *store, pgoff_t index, struct folio *folio)
+struct folio *rm_store_find(struct rm_store *store, pgoff_t index)
 {
-	return xa_load(&store->folios, index) == folio;
+	struct folio *folio = xa_load(&store->folios, index);
+
+	if (!folio || rm_store_check_page(store, folio, index))
+		return NULL;
+	return folio;
 }
 
 /**

@@ -157,7 +157,7 @@ int rm_store_check_page(struct rm_store *store, struct folio *folio,
 bool rm_store_has_lost(struct rm_store *store, pgoff_t start, pgoff_t end);
 pgoff_t rm_store_first_lost(struct rm_store *store, pgoff_t start, pgoff_t end);
 pgoff_t rm_store_first_held(struct rm_store *store, pgoff_t start, pgoff_t end);
-bool rm_store_has(struct rm_store *store, pgoff_t index, struct folio *folio);
+struct folio *rm_store_find(struct rm_store *store, pgoff_t index);
 void rm_store_zero(struct rm_store *store, pgoff_t start, pgoff_t end);
 void rm_store_whole_folios(struct rm_store *store, pgoff_t *start,
 			   pgoff_t *end);

@@ -51,7 +51,7 @@
 #define RM_CONVERT_CHUNK	(SZ_64M >> PAGE_SHIFT)
 
 /* How often a folio is looked at that somebody holds, perhaps in passing. */
-#define RM_HELD_TRIES		10
+#define RM_HELD_TRIES		20
 
 /**
  * struct rm_window - what file->private_data of a window is
@@ -212,7 +212,7 @@ static int rm_convert_chunk(struct rm_inode *ri, pgoff_t start, pgoff_t end,
 		if (tries == RM_HELD_TRIES - 1)
 			rm_drain_lru();
 		else
-			usleep_range(100, 1000);
+			usleep_range(200, 1000);
 		if (fatal_signal_pending(current))
 			return -EINTR;
 	}
@@ -301,6 +301,9 @@ long rm_ioctl_convert(struct file *file, void *arg, void __user *uarg, u32 usize
 	r = rm_parse_range(ri, args->offset, args->length, &start, &end);
 	if (r)
 		return r;
+	/* What cannot be told must not be done. */
+	if (put_user(args->offset, &uargs->error_offset))
+		return -EFAULT;
 	r = rm_convert(ri, start, end, args->attributes,
 		       !(args->flags & RESTRICTEDMEM_CONVERT_PRESERVE), &done);
 	if (put_user((u64)done << PAGE_SHIFT, &uargs->error_offset))
@@ -330,37 +333,58 @@ static vm_fault_t rm_window_insert(struct vm_fault *vmf, struct folio *folio)
 }
 
 /*
- * The page is entered with the lock held, not returned to be entered later: who
- * takes it away from all processes would not see it in between.
+ * Enter a page that is there. The page is entered with the lock held, not
+ * returned to be entered later: who takes it away from all processes would not
+ * see it in between. 0 when it is not there yet.
  */
+static vm_fault_t rm_window_map(struct rm_window *window, struct vm_fault *vmf)
+{
+	struct rm_inode *ri = window->ri;
+	vm_fault_t ret = VM_FAULT_SIGBUS;
+	struct folio *folio;
+
+	/* Who is being killed does not come back for it. */
+	if (down_read_killable(&ri->invalidate_lock))
+		return VM_FAULT_NOPAGE;
+	if (rm_window_allows(window, vmf->pgoff)) {
+		folio = rm_store_find(&ri->store, vmf->pgoff);
+		ret = folio ? rm_window_insert(vmf, folio) : 0;
+	}
+	up_read(&ri->invalidate_lock);
+	return ret;
+}
+
+static vm_fault_t rm_window_error(int error)
+{
+	switch (error) {
+	case -EINTR:
+		return VM_FAULT_NOPAGE;
+	case -EHWPOISON:
+		return VM_FAULT_HWPOISON;
+	case -ENOMEM:
+		return VM_FAULT_OOM;
+	default:
+		return VM_FAULT_SIGBUS;
+	}
+}
+
+/* No reference is held while the lock is waited for: it would look like a pin. */
 static vm_fault_t rm_window_fault(struct vm_fault *vmf)
 {
 	struct rm_window *window = vmf->vma->vm_file->private_data;
-	struct rm_inode *ri = window->ri;
-	vm_fault_t ret = VM_FAULT_NOPAGE;
 	struct folio *folio;
+	vm_fault_t ret;
 	int r;
 
-	if (!rm_window_allows(window, vmf->pgoff))
-		return VM_FAULT_SIGBUS;
-	r = rm_get_folio(ri, vmf->pgoff, true, &folio);
-	if (r == -EHWPOISON)
-		return VM_FAULT_HWPOISON;
-	if (r == -ENOMEM)
-		return VM_FAULT_OOM;
-	if (r)
-		return r == -EINTR ? VM_FAULT_NOPAGE : VM_FAULT_SIGBUS;
-
-	if (!down_read_killable(&ri->invalidate_lock)) {
-		if (!rm_window_allows(window, vmf->pgoff))
-			ret = VM_FAULT_SIGBUS;
-		else if (rm_store_has(&ri->store, vmf->pgoff, folio))
-			ret = rm_window_insert(vmf, folio);
-		/* Else it was discarded meanwhile: the access comes again. */
-		up_read(&ri->invalidate_lock);
+	for (;;) {
+		ret = rm_window_map(window, vmf);
+		if (ret)
+			return ret;
+		r = rm_get_folio(window->ri, vmf->pgoff, true, &folio);
+		if (r)
+			return rm_window_error(r);
+		folio_put(folio);
 	}
-	folio_put(folio);
-	return ret;
 }
 
 static const struct vm_operations_struct rm_window_vm_ops = {

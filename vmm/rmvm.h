@@ -185,6 +185,7 @@ void devices_io(struct vm *vm, bool out, u16 port, void *data, unsigned int size
 /* serial.c */
 int serial_init(struct vm *vm);
 void serial_exit(void);
+bool serial_has_spoken(void);
 u8 serial_read(unsigned int reg);
 void serial_write(unsigned int reg, u8 value);
 

@@ -16,6 +16,7 @@
 #include "consumer.h"
 #include "hugetlb.h"
 #include "kvm_util.h"
+#include "window.h"
 
 #define SIZE		(16 * PAGE)
 #define SLOT		1
@@ -39,6 +40,8 @@ struct things {
 	int huge;		/* one huge page */
 	int pooled;		/* one page of the pool */
 	int sizeless;
+	int in_place;		/* SIZE bytes that can be shared */
+	int win;		/* a window, where there is one */
 	long pool;		/* how many pages it had */
 	struct vm vm;
 	struct vcpu vcpu;
@@ -64,6 +67,8 @@ struct state {
 	uint64_t huge_bindings;
 	uint64_t small_owner;
 	uint64_t huge_owner;
+	uint64_t shared;
+	uint64_t windows;
 };
 
 FIXTURE(sweep) {
@@ -94,6 +99,8 @@ static struct state look(struct things *t)
 	s.huge_bindings = fdinfo_number(t->huge, "bindings");
 	s.small_owner = fdinfo_number(t->small, "owner");
 	s.huge_owner = fdinfo_number(t->huge, "owner");
+	s.shared = fdinfo_number(t->in_place, "shared");
+	s.windows = fdinfo_number(t->in_place, "windows");
 	return s;
 }
 
@@ -104,7 +111,8 @@ static int differences(struct things *t, const struct state *before, int wait)
 		"total", "module_refs", "kvm_refs", "pool_free",
 		"pool_reserved", "next_fd", "size", "small_resident",
 		"huge_resident", "pooled_resident", "small_bindings",
-		"huge_bindings", "small_owner", "huge_owner",
+		"huge_bindings", "small_owner", "huge_owner", "shared",
+		"windows",
 	};
 	struct state now = look(t);
 	const uint64_t *a = (void *)before, *b = (void *)&now;
@@ -130,11 +138,13 @@ static void files_open(struct things *t)
 	t->huge = create_huge(HUGE);
 	t->pooled = create_pooled(HUGE, HUGE, 0);
 	t->sizeless = create_small(0);
+	t->in_place = create_flagged(SIZE, RESTRICTEDMEM_CREATE_IN_PLACE);
 }
 
 static void files_close(struct things *t)
 {
-	int *fds[] = { &t->small, &t->huge, &t->pooled, &t->sizeless };
+	int *fds[] = { &t->small, &t->huge, &t->pooled, &t->sizeless,
+			&t->in_place };
 
 	for (int i = 0; i < sizeof(fds) / sizeof(*fds); i++) {
 		if (*fds[i] >= 0)
@@ -174,7 +184,8 @@ static void sweep(struct __test_metadata *_metadata, struct things *t,
 		n++;
 		files_open(t);
 		ASSERT_TRUE(t->small >= 0 && t->huge >= 0 &&
-			    t->pooled >= 0 && t->sizeless >= 0);
+			    t->pooled >= 0 && t->sizeless >= 0 &&
+			    t->in_place >= 0);
 		prepare(t);
 		before = look(t);
 
@@ -250,7 +261,7 @@ FIXTURE_SETUP(sweep)
 	ASSERT_LE(0, t->device);
 	t->c = consumer_open();
 	ASSERT_LE(0, t->c);
-	t->small = t->huge = t->pooled = t->sizeless = -1;
+	t->small = t->huge = t->pooled = t->sizeless = t->in_place = -1;
 	/* What others have lost to memory errors stays. */
 	t->pool = pool_resize(HUGE, 0);
 	ASSERT_EQ(t->pool + 2, pool_resize(HUGE, t->pool + 2));
@@ -384,6 +395,35 @@ SWEEP(close_small, GOES_ON, populate(t->small, 0, SIZE),
 	close_of(&t->small), files_close(t))
 SWEEP(close_huge, GOES_ON, populate(t->huge, 0, HUGE), close_of(&t->huge),
 	files_close(t))
+
+/* Sharing */
+
+static int share(struct things *t, int start, int end, bool private)
+{
+	return convert(t->in_place, start * PAGE, (end - start) * PAGE,
+		       private ? PRIVATE : SHARED, 0);
+}
+
+static void has_shared(struct things *t, int pages)
+{
+	t->wrong += fdinfo_number(t->in_place, "shared") != pages * PAGE;
+}
+
+#define WINDOW	open_window(t->in_place, 0, SIZE, RESTRICTEDMEM_WINDOW_WRITE)
+
+SWEEP(create_in_place, 0, NOTHING,
+	CREATE(.length = SIZE, .flags = RESTRICTEDMEM_CREATE_IN_PLACE), close(r))
+SWEEP(share, 0, NOTHING, share(t, 1, 3, false), has_shared(t, r ? 0 : 2))
+SWEEP(take_back_some, 0, CHECK(!share(t, 0, 16, false)), share(t, 4, 8, true),
+	has_shared(t, r ? 16 : 12))
+SWEEP(take_back_from_window, 0,
+	CHECK(!share(t, 0, 16, false)); t->win = WINDOW;
+	CHECK(!populate(t->in_place, 0, SIZE)), share(t, 4, 8, true),
+	close(t->win); has_shared(t, r ? 16 : 12))
+SWEEP(window, 0, NOTHING, WINDOW, close(r))
+SWEEP(revoke, GOES_ON, t->win = WINDOW, revoke_window(t->in_place, -1), close(t->win))
+SWEEP(close_with_window, GOES_ON, t->win = WINDOW, close_of(&t->in_place),
+	close(t->win); files_close(t))
 
 /* A consumer's calls */
 
@@ -520,6 +560,9 @@ SWEEP(pre_fault_pool, STOPS_HALFWAY, private_slot(t, t->pooled, HUGE),
 SWEEP(run, STOPS_HALFWAY | GOES_ON, start_guest(t), run(t), end_guest(t, r))
 SWEEP(punch_mapped_page, GOES_ON, map_small(t), punch(t->small, 0, PAGE),
 	no_slot(t))
+SWEEP(add_slot_in_place, 0, NOTHING, add_slot(t, t->in_place, SIZE), no_slot(t))
+SWEEP(set_some_shared_in_place, STOPS_HALFWAY, private_slot(t, t->in_place, SIZE),
+	set_private(t, 4, 8, false), no_slot(t))
 SWEEP(create_vm, 0, NOTHING, create_vm(t), close(r))
 
 TEST_HARNESS_MAIN

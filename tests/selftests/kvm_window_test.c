@@ -117,6 +117,19 @@ static GUEST void count_up(uint64_t gpa)
 	guest_done();
 }
 
+/* Write and read all over the pages, until the word before them says so. */
+static GUEST void roam(uint64_t gpa, uint64_t pages)
+{
+	uint64_t n = 1;
+
+	while (!guest_read(gpa)) {
+		n = n * 6364136223846793005ULL + 1442695040888963407ULL;
+		guest_write(gpa + PAGE + (n >> 33) % pages * PAGE, n);
+		guest_read(gpa + PAGE + (n >> 40) % pages * PAGE);
+	}
+	guest_done();
+}
+
 static void start(struct vcpu *vcpu, void *function, uint64_t a, uint64_t b)
 {
 	vcpu_start(vcpu, function, a, b, 0);
@@ -372,6 +385,94 @@ TEST_F(inplace, conversion_under_a_running_vcpu)
 	ASSERT_EQ(0, poke(self->map + 3 * 512 + 1, 1));
 	pthread_join(thread, NULL);
 	EXPECT_LT(0, last);
+}
+
+/* A fault that is under way holds its page: who does not wait asks again. */
+static int set_in_the_end(struct vm *vm, uint64_t gpa, uint64_t size,
+			  uint64_t attributes, uint64_t flags)
+{
+	int r, tries = 100;
+
+	do {
+		r = set_attributes(vm, gpa, size, attributes, flags);
+	} while (r && errno == EAGAIN && --tries);
+	return r;
+}
+
+struct neighbours {
+	struct vm *vm;
+	uint64_t *map;
+	int fd;
+	bool stop;
+	uint64_t errors;
+};
+
+#define ROAMED	200		/* pages, behind the first, which has the word */
+
+static void *looks(void *arg)
+{
+	struct neighbours *n = arg;
+	unsigned int seed = 1;
+	uint64_t value;
+
+	while (!__atomic_load_n(&n->stop, __ATOMIC_RELAXED)) {
+		peek(n->map + (1 + rand_r(&seed) % ROAMED) * 512, &value);
+		poke(n->map + (1 + rand_r(&seed) % ROAMED) * 512, value);
+		if (rand_r(&seed) % 64 == 0)
+			madvise(n->map, SIZE, MADV_DONTNEED);
+	}
+	return NULL;
+}
+
+static void *gives_back(void *arg)
+{
+	struct neighbours *n = arg;
+	unsigned int seed = 2;
+
+	while (!__atomic_load_n(&n->stop, __ATOMIC_RELAXED)) {
+		if (punch(n->fd, (1 + rand_r(&seed) % ROAMED) * PAGE, PAGE))
+			__atomic_add_fetch(&n->errors, 1, __ATOMIC_RELAXED);
+		sleep_ms(1);
+	}
+	return NULL;
+}
+
+/* Two vCPUs, a process that looks, and a VMM that gives pages back meanwhile. */
+TEST_F_TIMEOUT(inplace, storm_with_two_vcpus, 120)
+{
+	struct neighbours n = { &self->vm, self->map, self->fd };
+	pthread_t vcpus[2], others[3];
+	unsigned int seed = 3;
+	struct vcpu second;
+
+	ASSERT_EQ(0, set_attributes(&self->vm, DATA, PAGE, 0, 0));
+	vcpu_create(&self->vm, &second, 1);
+	start(&self->vcpu, roam, DATA, ROAMED);
+	start(&second, roam, DATA, ROAMED);
+	pthread_create(&vcpus[0], NULL, run_to_the_end, &self->vcpu);
+	pthread_create(&vcpus[1], NULL, run_to_the_end, &second);
+	pthread_create(&others[0], NULL, looks, &n);
+	pthread_create(&others[1], NULL, looks, &n);
+	pthread_create(&others[2], NULL, gives_back, &n);
+	for (uint64_t i = 0; i < rounds(500); i++) {
+		uint64_t first = 1 + rand_r(&seed) % ROAMED;
+		uint64_t pages = 1 + rand_r(&seed) % (ROAMED + 1 - first);
+		bool private = rand_r(&seed) % 2;
+		uint64_t value;
+
+		ASSERT_EQ(0, set_in_the_end(&self->vm, DATA + first * PAGE, pages * PAGE,
+					    private ? KVM_MEMORY_ATTRIBUTE_PRIVATE : 0,
+					    rand_r(&seed) % 2 ? PRESERVE : ZERO));
+		ASSERT_EQ(private ? -1 : 0, peek(self->map + first * 512, &value));
+	}
+	__atomic_store_n(&n.stop, true, __ATOMIC_RELAXED);
+	for (int i = 0; i < 3; i++)
+		pthread_join(others[i], NULL);
+	ASSERT_EQ(0, poke(self->map, 1));
+	pthread_join(vcpus[0], NULL);
+	pthread_join(vcpus[1], NULL);
+	EXPECT_EQ(0, n.errors);
+	vcpu_destroy(&second);
 }
 
 TEST_HARNESS_MAIN

@@ -6,6 +6,7 @@
  */
 #include "kselftest_harness.h"
 #include "poison.h"
+#include "window.h"
 
 #define BAD	5	/* the page that has the error */
 
@@ -194,6 +195,47 @@ TEST_F(poison, several_errors)
 		EXPECT_EQ(0, count_changed(self->c, self->id, i, i + 1));
 	ASSERT_EQ(0, punch(self->fd, 0, 3 * PAGE));
 	EXPECT_EQ(2 * PAGE, fdinfo_number(self->fd, "poisoned"));
+}
+
+/* A page that is shared and mapped by a process. Large and small folios alike */
+TEST_F(poison, shared_page_is_taken_from_windows)
+{
+	const struct restrictedmem_create args = {
+		.size = sizeof(args),
+		.flags = RESTRICTEDMEM_CREATE_IN_PLACE,
+		.length = HUGE,
+		.thp = variant->huge ? RESTRICTEDMEM_THP_ALWAYS : RESTRICTEDMEM_THP_NEVER,
+	};
+	int fd = create_with(&args), win, id;
+	uint64_t *map, pfn;
+
+	catch_sigbus();
+	win = open_window(fd, 0, HUGE, RESTRICTEDMEM_WINDOW_WRITE);
+	map = map_window(win, HUGE, PROT_READ | PROT_WRITE);
+	ASSERT_NE(MAP_FAILED, map);
+	id = bind_range(self->c, fd, 0, HUGE_PAGES);
+	ASSERT_LT(0, id);
+	ASSERT_EQ(0, convert(fd, 0, HUGE, SHARED, 0));
+	ASSERT_EQ(0, poke(map + BAD * 512, 42));
+	ASSERT_EQ(0, poke(map + (BAD + 1) * 512, 43));
+	pfn = get_pfn(self->c, id, BAD);
+	ASSERT_NE(0, pfn);
+	poison_pfn(pfn);
+	self->accounts.errors += PAGE;
+	ASSERT_EQ(0, wait_poisoned(fd, PAGE));
+	EXPECT_FALSE(is_visible(map + BAD * 512));
+	EXPECT_EQ(BUS_MCEERR_AR, sigbus_code);
+	EXPECT_EQ(43, map[(BAD + 1) * 512]);
+	/* What is lost cannot be kept, but it can be forgotten. */
+	EXPECT_FAILS(EHWPOISON, convert(fd, BAD * PAGE, PAGE, PRIVATE, PRESERVE));
+	EXPECT_WORKS(convert(fd, BAD * PAGE, PAGE, PRIVATE, ZERO));
+	ASSERT_EQ(0, punch(fd, BAD * PAGE, PAGE));
+	EXPECT_WORKS(convert(fd, BAD * PAGE, PAGE, SHARED, PRESERVE));
+	EXPECT_EQ(0, map[BAD * 512]);
+	ASSERT_EQ(0, unbind(self->c, id));
+	munmap(map, HUGE);
+	close(win);
+	close(fd);
 }
 
 TEST_HARNESS_MAIN

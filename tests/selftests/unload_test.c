@@ -10,6 +10,7 @@
 
 #include "kselftest_harness.h"
 #include "consumer.h"
+#include "window.h"
 
 #undef TEST_TIMEOUT_DEFAULT
 #define TEST_TIMEOUT_DEFAULT 200
@@ -83,6 +84,28 @@ TEST_F(module, file_holds_it)
 	EXPECT_EQ(0, populate(fd, 0, PAGE));
 	EXPECT_FAILS(EAGAIN, unload_module("restrictedmem"));
 	close(fd);
+}
+
+TEST_F(module, window_holds_it)
+{
+	int fd = create_flagged(PAGE, RESTRICTEDMEM_CREATE_IN_PLACE), win;
+	char *map;
+
+	ASSERT_LE(0, fd);
+	win = open_window(fd, 0, PAGE, 0);
+	ASSERT_LE(0, win);
+	close(fd);
+	EXPECT_FAILS(EAGAIN, unload_module("restrictedmem"));
+	close(win);
+
+	fd = create_flagged(PAGE, RESTRICTEDMEM_CREATE_IN_PLACE);
+	win = open_window(fd, 0, PAGE, 0);
+	map = map_window(win, PAGE, PROT_READ);
+	ASSERT_NE(MAP_FAILED, map);
+	close(fd);
+	close(win);
+	EXPECT_FAILS(EAGAIN, unload_module("restrictedmem"));
+	munmap(map, PAGE);
 }
 
 TEST_F(module, binding_holds_it)

@@ -5,6 +5,7 @@
  * Conversion in place, and windows: who sees what, until when, and what is
  * refused. The consumer stands for the guest.
  */
+#include <sched.h>
 #include <sys/resource.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
@@ -21,7 +22,7 @@
 FIXTURE(window) {
 	struct accounts accounts;
 	uint64_t resident;
-	uint64_t pool;
+	long pool;
 	int c;
 	int fd;
 	int id;
@@ -63,7 +64,9 @@ FIXTURE_SETUP(window)
 {
 	catch_sigbus();
 	if (variant->store) {
-		ASSERT_EQ(4, pool_resize(HUGE, 4));
+		/* What others have lost to memory errors stays. */
+		self->pool = pool_resize(HUGE, 0);
+		ASSERT_EQ(self->pool + 4, pool_resize(HUGE, self->pool + 4));
 	}
 	ASSERT_EQ(0, accounts_begin(&self->accounts));
 	self->resident = resident_total();
@@ -90,7 +93,7 @@ FIXTURE_TEARDOWN(window)
 	EXPECT_EQ(self->resident, resident_total());
 	EXPECT_STREQ("", accounts_end(&self->accounts));
 	if (variant->store) {
-		EXPECT_EQ(0, pool_resize(HUGE, 0));
+		EXPECT_EQ(self->pool, pool_resize(HUGE, 0));
 	}
 }
 
@@ -347,13 +350,29 @@ TEST_F(window, pages_of_a_pool_cannot_be_held)
 	close(pipefd[1]);
 }
 
-/* The kernel keeps new pages back for a while, which is no reason to fail. */
+static int run_on(int cpu)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	return sched_setaffinity(0, sizeof(set), &set);
+}
+
+/*
+ * A processor keeps new pages back for a while, before it puts them on a list.
+ * To unmap them makes this one do so, but not the others. No reason to fail.
+ */
 TEST_F(window, new_pages_can_be_taken_back_at_once)
 {
+	int cpus = sysconf(_SC_NPROCESSORS_ONLN);
+
 	for (uint64_t i = 0; i < rounds(200); i++) {
 		ASSERT_EQ(0, convert(self->fd, 0, 2 * PAGE, SHARED, 0));
+		ASSERT_EQ(0, run_on(cpus - 1));
 		ASSERT_EQ(0, poke(self->map, i));
 		ASSERT_EQ(0, poke(at(self->map, 1), i));
+		ASSERT_EQ(0, run_on(0));
 		ASSERT_EQ(0, convert(self->fd, 0, 2 * PAGE, PRIVATE, PRESERVE));
 		ASSERT_EQ(i, guest_word(self, 1));
 		ASSERT_EQ(0, punch(self->fd, 0, HUGE));
