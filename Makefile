@@ -43,7 +43,7 @@ lib: ## build librestrictedmem, in build/lib
 tools: lib ## build rmctl, in build/tools
 	$(MAKE) -C tools
 
-tests: modules lib
+tests: modules tools
 	$(MAKE) -C tests/kmod KVER=$(KVER) KDIR=$(KDIR)
 	$(MAKE) -C tests/selftests
 	$(MAKE) -C tests/unit
