@@ -34,7 +34,7 @@ static int find_word(const char *word, const char *const *words, int nr)
 	int i;
 
 	for (i = 0; i < nr; i++)
-		if (!strcmp(word, words[i]))
+		if (words[i] && !strcmp(word, words[i]))
 			return i;
 	return -1;
 }
@@ -79,12 +79,6 @@ struct create_request {
 	struct restrictedmem_create args;
 	int number;
 	bool populate;
-};
-
-static const char *const store_words[] = {
-	[RESTRICTEDMEM_STORE_SHMEM] = "shmem",
-	[RESTRICTEDMEM_STORE_HUGETLB] = "hugetlb",
-	[RESTRICTEDMEM_STORE_POOL] = "pool",
 };
 
 static const char *const thp_words[] = {
@@ -172,7 +166,7 @@ static bool take_create_option(struct create_request *request, int option)
 		*(option == 's' ? &args->length : &args->page_size) = size;
 		return true;
 	case 'S':
-		word = find_word(optarg, store_words, ARRAY_SIZE(store_words));
+		word = find_word(optarg, store_names, ARRAY_SIZE(store_names));
 		args->store = word;
 		return word >= 0;
 	case 't':

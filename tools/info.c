@@ -22,15 +22,9 @@ static const struct {
 	{ RESTRICTEDMEM_FEATURE_IN_PLACE, "in_place", "conversion in place, and windows" },
 };
 
-static const char *const stores[RESTRICTEDMEM_NR_STORES] = {
-	[RESTRICTEDMEM_STORE_SHMEM] = "shmem",
-	[RESTRICTEDMEM_STORE_HUGETLB] = "hugetlb",
-	[RESTRICTEDMEM_STORE_POOL] = "pool",
-};
-
 static const char *store_name(unsigned int store)
 {
-	return stores[store] ?: "unknown";
+	return store_names[store] ?: "unknown";
 }
 
 static int info_as_json(const struct restrictedmem_info *info)

@@ -61,6 +61,9 @@ bool parse_size(const char *text, uint64_t *bytes);
 #define SIZE_TEXT	24
 const char *size_text(char text[SIZE_TEXT], uint64_t bytes);
 
+/* By number of &enum restrictedmem_store; NULL: of a later version */
+extern const char *const store_names[RESTRICTEDMEM_NR_STORES];
+
 /* As restrictedmem_open(); says why not. */
 int open_device(void);
 

@@ -12,6 +12,12 @@
 
 #include "rmctl.h"
 
+const char *const store_names[RESTRICTEDMEM_NR_STORES] = {
+	[RESTRICTEDMEM_STORE_SHMEM] = "shmem",
+	[RESTRICTEDMEM_STORE_HUGETLB] = "hugetlb",
+	[RESTRICTEDMEM_STORE_POOL] = "pool",
+};
+
 static const char units[] = "KMGTPE";
 
 static void message(const char *reason, const char *fmt, va_list args)
