@@ -58,6 +58,19 @@ apt_in_root() { # apt_in_root FOLDER apt-arguments...
 	}
 }
 
+# Puts a source there that the series does not fit; Debian's stays as *.debian.
+change_source() { # change_source FOLDER
+	local tarball=$1/usr/src/linux-source-6.1.tar.xz
+	mv "$tarball" "$tarball.debian"
+	mkdir "$work/linux-source-6.1"
+	(cd "$(scripts/linux-source)" && tar cf - arch/x86/kvm virt/kvm include/linux/kvm_{host,types}.h \
+		include/uapi/linux/kvm.h arch/x86/include/asm/kvm_host.h \
+		arch/x86/include/uapi/asm/kvm.h) | tar xf - -C "$work/linux-source-6.1"
+	sed -i 's/kvm_faultin_pfn/kvm_faultin_a_pfn/' "$work/linux-source-6.1/arch/x86/kvm/mmu/mmu.c"
+	tar -C "$work" -cJf "$tarball" linux-source-6.1
+	rm -rf "$work/linux-source-6.1"
+}
+
 # What apt finds in the root's own repository from now on
 publish() { # publish FOLDER deb...
 	rm -f "$1"/srv/repo/*
