@@ -48,6 +48,7 @@ tests: modules tools
 	$(MAKE) -C tests/selftests
 	$(MAKE) -C tests/unit
 	$(MAKE) -C samples/consumer KVER=$(KVER) KDIR=$(KDIR) RM_SDK=$(CURDIR)
+	scripts/guest-initrd --modules >/dev/null
 
 demo: ## install packages, build, and show a VM whose memory nobody can read
 	@scripts/deps check

@@ -3,7 +3,8 @@
  * Copyright (C) 2026 The restrictedmem authors
  *
  * The ports that KVM leaves to the VMM: the clock's CMOS, the keyboard
- * controller that is not there, the serial port (serial.c), and our own two.
+ * controller that is not there, the serial port (serial.c), the bus if there is
+ * one (pci.c), and our own two.
  * No device here touches the guest's memory.
  *
  * A port that nobody has reads as ones. For the keyboard controller that means
@@ -110,6 +111,9 @@ void devices_io(struct vm *vm, bool out, u16 port, void *data, unsigned int size
 		discard(vm, pfn);
 		return;
 	}
+
+	if (pci_io(out, port, data, size))
+		return;
 
 	pthread_mutex_lock(&lock);
 	for (i = 0; i < size; i++) {

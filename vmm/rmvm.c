@@ -26,7 +26,8 @@
  * No buses and no tables that this machine does not have, no random addresses
  * for the kernel, and reset by triple fault, which is how rmvm sees the end.
  */
-#define CMDLINE		"console=ttyS0 pci=off acpi=off nokaslr reboot=t"
+#define CMDLINE		"console=ttyS0 %sacpi=off nokaslr reboot=t%s%s"
+#define NO_PCI		"pci=off "
 
 static const char help[] =
 	"Usage: rmvm --kernel FILE [options]\n"
@@ -37,9 +38,11 @@ static const char help[] =
 	"  -a, --append WORDS     more for the kernel's command line\n"
 	"  -m, --memory SIZE      RAM in MiB, or with a suffix K, M or G (256M)\n"
 	"  -c, --smp N            number of vCPUs (1)\n"
-	"  -b, --backing KIND     restricted (default), guest_memfd or memfd\n"
+	"  -b, --backing KIND     restricted (default), in-place, guest_memfd or memfd\n"
 	"      --huge yes|no      huge pages (yes)\n"
 	"      --pool 2M|1G       RAM from the system's pool of pages of that size\n"
+	"      --vhost-user-blk SOCKET  a disk, from the backend that listens there\n"
+	"      --backend-timeout SECONDS  how long it may take for an answer (10)\n"
 	"      --stats[=FILE]     the summary goes to FILE (standard error)\n"
 	"      --report-fdinfo    show the memory file's fdinfo at the end\n"
 	"      --timeout SECONDS  end the guest after that time\n"
@@ -139,6 +142,8 @@ static const struct option long_options[] = {
 	{ "backing", required_argument, NULL, 'b' },
 	{ "huge", required_argument, NULL, 'H' },
 	{ "pool", required_argument, NULL, 'P' },
+	{ "vhost-user-blk", required_argument, NULL, 'D' },
+	{ "backend-timeout", required_argument, NULL, 'O' },
 	{ "stats", optional_argument, NULL, 'S' },
 	{ "report-fdinfo", no_argument, NULL, 'F' },
 	{ "timeout", required_argument, NULL, 'T' },
@@ -150,7 +155,9 @@ static const struct option long_options[] = {
 /* Returns false after a message about an option that makes no sense. */
 static bool parse_option(struct options *opt, int c)
 {
-	static const char *const backings[] = { "restricted", "guest_memfd", "memfd" };
+	static const char *const backings[] = {
+		"restricted", "in-place", "guest_memfd", "memfd"
+	};
 	static const char *const yes_no[] = { "no", "yes" };
 	static const char *const pools[] = { "2M", "1G" };
 	int word;
@@ -187,6 +194,19 @@ static bool parse_option(struct options *opt, int c)
 			return true;
 		fail("--smp %s: not a number from 1 to %d", optarg, MAX_VCPUS);
 		return false;
+	case 'D':
+		if (opt->nr_disks < MAX_DISKS) {
+			opt->disks[opt->nr_disks++] = optarg;
+			return true;
+		}
+		fail("--vhost-user-blk: at most %d", MAX_DISKS);
+		return false;
+	case 'O':
+		opt->backend_timeout = parse_number(optarg, 3600);
+		if (opt->backend_timeout)
+			return true;
+		fail("--backend-timeout %s: not a number of seconds", optarg);
+		return false;
 	case 'T':
 		opt->timeout = parse_number(optarg, INT32_MAX);
 		if (opt->timeout)
@@ -198,7 +218,7 @@ static bool parse_option(struct options *opt, int c)
 		opt->backing = word;
 		if (word >= 0)
 			return true;
-		fail("--backing %s: not one of restricted, guest_memfd, memfd", optarg);
+		fail("--backing %s: not one of restricted, in-place, guest_memfd, memfd", optarg);
 		return false;
 	case 'H':
 		word = parse_word(optarg, yes_no, ARRAY_SIZE(yes_no));
@@ -244,8 +264,12 @@ static void parse_options(struct options *opt, int argc, char **argv)
 		fail("--pool: only for --backing restricted, and a --memory of whole pages");
 		exit(END_USAGE);
 	}
-	if (snprintf(cmdline, sizeof(cmdline), "%s%s%s", CMDLINE, opt->append ? " " : "",
-		     opt->append ?: "") >= (int)sizeof(cmdline)) {
+	if (opt->nr_disks && opt->backing != BACKING_IN_PLACE && opt->backing != BACKING_MEMFD) {
+		fail("--vhost-user-blk: only for --backing in-place, or memfd");
+		exit(END_USAGE);
+	}
+	if (snprintf(cmdline, sizeof(cmdline), CMDLINE, opt->nr_disks ? "" : NO_PCI,
+		     opt->append ? " " : "", opt->append ?: "") >= (int)sizeof(cmdline)) {
 		fail("--append: too long");
 		exit(END_USAGE);
 	}
@@ -299,6 +323,9 @@ static int create(const struct options *opt)
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_cond_init(&vm.end_cond, &attr);
 
+	for (i = 0; i < opt->nr_disks; i++)
+		if (vhost_blk_add(&vm, opt->disks[i]))
+			return -1;
 	vm.vcpus = calloc(opt->smp, sizeof(*vm.vcpus));
 	if (!vm.vcpus)
 		return fail("out of memory");
@@ -363,6 +390,7 @@ int main(int argc, char **argv)
 		.memory = 256 * MIB,
 		.smp = 1,
 		.huge = true,
+		.backend_timeout = 10,
 	};
 
 	parse_options(&opt, argc, argv);

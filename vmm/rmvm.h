@@ -27,6 +27,7 @@ typedef __u64 u64;
 #define PAGE			(4 * KIB)
 #define HUGE_PAGE		(2 * MIB)
 
+#define BIT(n)			(1ULL << (n))
 #define ARRAY_SIZE(a)		(sizeof(a) / sizeof((a)[0]))
 #define __packed		__attribute__((packed))
 #define __aligned(x)		__attribute__((aligned(x)))
@@ -40,11 +41,12 @@ static inline u64 align_up(u64 x, u64 unit)
 /*
  * Guest physical addresses. RAM is [0, LOW_END) and what does not fit there
  * from HIGH_START; between them are the loader's memory, while it is needed,
- * and the interrupt controllers.
+ * the registers of PCI devices, and the interrupt controllers.
  */
 #define LOW_END			(3 * GIB)
 #define LOADER_START		LOW_END
 #define LOADER_END		(LOW_END + 768 * MIB)
+#define PCI_START		LOADER_END
 #define HIGH_START		(4 * GIB)
 
 /* Ports that no PC has */
@@ -53,6 +55,7 @@ static inline u64 align_up(u64 x, u64 unit)
 
 #define MAX_VCPUS		255
 #define MAX_EXIT_REASON		64
+#define MAX_DISKS		4
 
 /* Exit statuses, see rmvm(1) */
 enum end {
@@ -66,6 +69,7 @@ enum end {
 
 enum backing {
 	BACKING_RESTRICTED,	/* a file of /dev/restrictedmem */
+	BACKING_IN_PLACE,	/* the same, whose pages can be shared in place */
 	BACKING_GUEST_MEMFD,	/* a file of KVM_CREATE_GUEST_MEMFD */
 	BACKING_MEMFD,		/* ordinary shared memory */
 };
@@ -75,6 +79,9 @@ struct options {
 	const char *initrd;
 	const char *append;
 	const char *stats_file;
+	const char *disks[MAX_DISKS];	/* sockets of their backends */
+	unsigned int nr_disks;
+	unsigned int backend_timeout;
 	u64 memory;
 	u64 pool;		/* page size, 0: not from a pool */
 	unsigned int smp;
@@ -92,6 +99,20 @@ struct ram {
 	u64 offset;
 };
 
+/* Pages of RAM */
+struct range {
+	u64 gpa;
+	u64 size;
+};
+
+/* What a process needs to map a range: a descriptor, and an offset there */
+struct window {
+	u64 gpa;
+	u64 size;
+	u64 offset;
+	int fd;
+};
+
 /* One thing that the loader stub copies: the stub reads this struct */
 struct piece {
 	u64 dst;
@@ -104,6 +125,8 @@ struct counts {
 	u64 to_shared;	/* pages, as are the next two */
 	u64 to_private;
 	u64 discarded;
+	u64 conversions_busy;	/* that failed, because somebody held a page */
+	u64 windows;
 	u64 faults_taken;
 	u64 faults_fixed;
 	u64 pages_4k;
@@ -138,6 +161,11 @@ struct vm {
 	struct ram ram[2];
 	unsigned int nr_ram;
 	bool private;
+	bool in_place;
+
+	/* What others may map of it: in order, no two ranges touch (window.c) */
+	struct range *shared;
+	unsigned int nr_shared;
 
 	/* The loader's memory, gone (size 0) once the guest runs from RAM */
 	u8 *loader;
@@ -146,7 +174,8 @@ struct vm {
 	struct vcpu *vcpus;
 	size_t run_size;
 
-	pthread_mutex_t mem_lock;	/* conversions, discards, the loader */
+	/* Conversions, discards, the loader, shared, and what backends have of it */
+	pthread_mutex_t mem_lock;
 	pthread_mutex_t end_lock;	/* end */
 	pthread_cond_t end_cond;
 	enum end end;
@@ -156,6 +185,7 @@ struct vm {
 
 /* vm.c */
 int vm_create(struct vm *vm, const struct options *opt);
+u64 vm_offset(const struct vm *vm, u64 gpa);
 int vm_add_loader(struct vm *vm);
 void vm_remove_loader(struct vm *vm);
 bool vm_is_ram(const struct vm *vm, u64 gpa, u64 size);
@@ -178,6 +208,21 @@ int load_guest(struct vm *vm);
 
 /* mptable.c */
 size_t mptable_build(u8 *buf, u64 gpa, unsigned int nr_cpus);
+
+/* pci.c */
+bool pci_io(bool out, u16 port, void *data, unsigned int size);
+bool pci_mmio(u64 gpa, void *data, unsigned int size, bool write);
+
+/* window.c */
+int shared_add(struct vm *vm, u64 gpa, u64 size);
+int shared_remove(struct vm *vm, u64 gpa, u64 size);
+bool shared_covers(const struct vm *vm, u64 gpa, u64 size);
+int window_open(struct vm *vm, struct window *window, u64 gpa, u64 size);
+void window_close(struct vm *vm, struct window *window);
+
+/* vhost_blk.c */
+int vhost_blk_add(struct vm *vm, const char *path);
+void vhost_blk_sync(struct vm *vm);
 
 /* devices.c */
 void devices_io(struct vm *vm, bool out, u16 port, void *data, unsigned int size);

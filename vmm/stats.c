@@ -29,6 +29,7 @@ static const char *const exit_names[MAX_EXIT_REASON] = {
 
 static const char *const backing_names[] = {
 	[BACKING_RESTRICTED] = "restricted",
+	[BACKING_IN_PLACE] = "in-place",
 	[BACKING_GUEST_MEMFD] = "guest_memfd",
 	[BACKING_MEMFD] = "memfd",
 };
@@ -121,6 +122,8 @@ void stats_print(struct vm *vm, FILE *to)
 	print_count(to, "mapped_1g", counts->pages_1g);
 	print_count(to, "converted_to_shared_pages", counts->to_shared);
 	print_count(to, "converted_to_private_pages", counts->to_private);
+	print_count(to, "conversions_busy", counts->conversions_busy);
+	print_count(to, "windows", counts->windows);
 	print_count(to, "discarded_pages", counts->discarded);
 	for (i = 0; i < MAX_EXIT_REASON; i++) {
 		if (counts->exits[i] && exit_names[i])

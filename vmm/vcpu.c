@@ -172,7 +172,7 @@ static int serve_memory_fault(struct vcpu *vcpu, int error)
 
 	if (error == EFAULT && vcpu->fault_repeats <= MAX_FAULT_REPEATS &&
 	    vm_is_ram(vcpu->vm, fault->gpa, fault->size))
-		return vm_convert(vcpu->vm, fault->gpa, fault->size, private);
+		return vm_convert(vcpu->vm, fault->gpa, fault->size, private) == -1 ? -1 : 0;
 
 	snprintf(what, sizeof(what), "%s access to %#llx, %llu bytes, cannot be served: %s",
 		 private ? "private" : "shared", fault->gpa, fault->size,
@@ -190,6 +190,7 @@ static int serve_hypercall(struct vcpu *vcpu)
 	u64 gpa = run->hypercall.args[0];
 	u64 pages = run->hypercall.args[1];
 	bool private = run->hypercall.args[2] & KVM_MAP_GPA_RANGE_ENCRYPTED;
+	int ret;
 
 	if (run->hypercall.nr != KVM_HC_MAP_GPA_RANGE) {
 		run->hypercall.ret = -KVM_ENOSYS;
@@ -199,8 +200,9 @@ static int serve_hypercall(struct vcpu *vcpu)
 		run->hypercall.ret = -KVM_EINVAL;
 		return 0;
 	}
-	run->hypercall.ret = 0;
-	return vm_convert(vcpu->vm, gpa, pages * PAGE, private);
+	ret = vm_convert(vcpu->vm, gpa, pages * PAGE, private);
+	run->hypercall.ret = ret;	/* -EAGAIN: a device holds a page, try again */
+	return ret == -1 ? -1 : 0;
 }
 
 static void serve_io(struct vcpu *vcpu)
@@ -229,8 +231,8 @@ static int serve_exit(struct vcpu *vcpu)
 		serve_io(vcpu);
 		return 0;
 	case KVM_EXIT_MMIO:
-		/* No device is there. */
-		if (!run->mmio.is_write)
+		if (!pci_mmio(run->mmio.phys_addr, run->mmio.data, run->mmio.len,
+			      run->mmio.is_write) && !run->mmio.is_write)
 			memset(run->mmio.data, 0xff, sizeof(run->mmio.data));
 		return 0;
 	case KVM_EXIT_HYPERCALL:

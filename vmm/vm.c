@@ -15,6 +15,9 @@
  *  5. When KVM_RUN fails with a memory fault, the guest wants a page of the
  *     other kind: vm_convert().
  *
+ * With in-place memory there is no shared half: a page that the guest shares
+ * stays where it is, and is given to others by windows (window.c).
+ *
  * Invariant: a page of RAM has a host mapping only while it is shared.
  * Ranges are a guest physical address and a size in bytes.
  */
@@ -34,6 +37,9 @@
 /* Slot numbers: RAM has 0 and 1. */
 #define LOADER_SLOT	2
 
+/* Milliseconds that a conversion waits for who holds a page */
+#define HOLD_TRIES	100
+
 static int create_restricted(struct vm *vm)
 {
 	struct restrictedmem_create create = {
@@ -50,6 +56,8 @@ static int create_restricted(struct vm *vm)
 		create.thp = RESTRICTEDMEM_THP_DEFAULT;
 		create.flags = RESTRICTEDMEM_CREATE_RESERVE;
 	}
+	if (vm->in_place)
+		create.flags |= RESTRICTEDMEM_CREATE_IN_PLACE;
 	if (dev < 0)
 		return fail_errno("cannot open /dev/restrictedmem");
 	vm->mem_fd = ioctl(dev, RESTRICTEDMEM_CREATE, &create);
@@ -85,9 +93,12 @@ static int create_memfd(struct vm *vm)
 static int reserve_host(struct vm *vm)
 {
 	u64 memory = vm->opt->memory;
-	u8 *p = mmap(NULL, memory + HUGE_PAGE, PROT_NONE,
-			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	u8 *p;
 
+	if (vm->in_place)
+		return 0;
+	p = mmap(NULL, memory + HUGE_PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+		 -1, 0);
 	if (p == MAP_FAILED)
 		return fail_errno("cannot reserve %llu MiB of addresses", memory / MIB);
 	vm->host = (u8 *)align_up((uintptr_t)p, HUGE_PAGE);
@@ -104,17 +115,23 @@ static int reserve_host(struct vm *vm)
 	return 0;
 }
 
+/* Returns -EAGAIN, without a message, if somebody holds pages of in-place memory. */
 static int set_attributes(struct vm *vm, u64 gpa, u64 size, bool private)
 {
 	struct kvm_memory_attributes attributes = {
 		.address = gpa,
 		.size = size,
 		.attributes = private ? KVM_MEMORY_ATTRIBUTE_PRIVATE : 0,
+		.flags = vm->in_place ? RESTRICTEDMEM_CONVERT_PRESERVE : 0,
 	};
+	int ret;
 
-	if (ioctl(vm->fd, KVM_SET_MEMORY_ATTRIBUTES, &attributes))
-		return fail_errno("KVM_SET_MEMORY_ATTRIBUTES at %#llx", gpa);
-	return 0;
+	do
+		ret = ioctl(vm->fd, KVM_SET_MEMORY_ATTRIBUTES, &attributes);
+	while (ret && errno == EINTR);
+	if (ret && vm->in_place && errno == EAGAIN)
+		return -EAGAIN;
+	return ret ? fail_errno("KVM_SET_MEMORY_ATTRIBUTES at %#llx", gpa) : 0;
 }
 
 static int add_ordinary_slot(struct vm *vm, unsigned int slot, u64 gpa,
@@ -139,7 +156,7 @@ static int add_private_slot(struct vm *vm, unsigned int slot, const struct ram *
 		.flags = KVM_MEM_GUEST_MEMFD,
 		.guest_phys_addr = ram->gpa,
 		.memory_size = ram->size,
-		.userspace_addr = (uintptr_t)vm->host + ram->offset,
+		.userspace_addr = vm->in_place ? 0 : (uintptr_t)vm->host + ram->offset,
 		.guest_memfd = vm->mem_fd,
 		.guest_memfd_offset = ram->offset,
 	};
@@ -171,7 +188,8 @@ static int add_ram(struct vm *vm)
 				(u64)(uintptr_t)vm->host + ram->offset,
 				vm->mem_fd);
 		if (vm->private ? add_private_slot(vm, i, ram) :
-		    add_ordinary_slot(vm, i, ram->gpa, ram->size, vm->host + ram->offset))
+		    add_ordinary_slot(vm, i, ram->gpa, ram->size, vm->host + ram->offset) ||
+		    shared_add(vm, ram->gpa, ram->size))
 			return -1;
 	}
 	return 0;
@@ -233,6 +251,7 @@ int vm_create(struct vm *vm, const struct options *opt)
 {
 	static int (*const create[])(struct vm *vm) = {
 		[BACKING_RESTRICTED] = create_restricted,
+		[BACKING_IN_PLACE] = create_restricted,
 		[BACKING_GUEST_MEMFD] = create_guest_memfd,
 		[BACKING_MEMFD] = create_memfd,
 	};
@@ -243,6 +262,7 @@ int vm_create(struct vm *vm, const struct options *opt)
 		.fd = -1,
 		.mem_fd = -1,
 		.private = opt->backing != BACKING_MEMFD,
+		.in_place = opt->backing == BACKING_IN_PLACE,
 		.end = END_NOT_YET,
 		.mem_lock = PTHREAD_MUTEX_INITIALIZER,
 		.end_lock = PTHREAD_MUTEX_INITIALIZER,
@@ -326,30 +346,79 @@ static int make_private(struct vm *vm, u64 gpa, u64 size, u64 offset)
 	return 0;
 }
 
+/* Where in the memory file that address of RAM is */
+u64 vm_offset(const struct vm *vm, u64 gpa)
+{
+	const struct ram *ram = find_ram(vm, gpa, 1);
+
+	return ram->offset + (gpa - ram->gpa);
+}
+
 /* Is all of it RAM, in whole pages, and in one slot? */
 bool vm_is_ram(const struct vm *vm, u64 gpa, u64 size)
 {
 	return size && !((gpa | size) % PAGE) && find_ram(vm, gpa, size);
 }
 
+/* Until it gives up, who holds the pages may be done with them. */
+static int set_private_in_place(struct vm *vm, u64 gpa, u64 size)
+{
+	unsigned int tries = HOLD_TRIES;
+	int ret;
+
+	while ((ret = set_attributes(vm, gpa, size, true)) == -EAGAIN && tries--)
+		usleep(1000);
+	return ret;
+}
+
 /*
- * Converts pages of RAM to the other kind; their contents are lost. Nothing
- * changes for pages that are of that kind already.
+ * Backends are told first, so that they are not surprised. If a page is held,
+ * the pages before it may have changed: all are as they were when the guest
+ * hears of it.
+ */
+static int convert_in_place(struct vm *vm, u64 gpa, u64 size, bool to_private)
+{
+	int ret;
+
+	if (!to_private) {
+		ret = set_attributes(vm, gpa, size, false) ?: shared_add(vm, gpa, size);
+		vhost_blk_sync(vm);
+		return ret;
+	}
+	if (shared_remove(vm, gpa, size))
+		return -1;
+	vhost_blk_sync(vm);
+	ret = set_private_in_place(vm, gpa, size);
+	if (ret == -EAGAIN) {
+		vm->counts.conversions_busy++;
+		if (set_attributes(vm, gpa, size, false) || shared_add(vm, gpa, size))
+			return -1;
+		vhost_blk_sync(vm);
+	}
+	return ret;
+}
+
+/*
+ * Converts pages of RAM to the other kind. Their contents are lost, unless they
+ * are in-place memory. Nothing changes for pages that are of that kind already.
+ * Returns -EAGAIN, and has changed nothing, if somebody holds one of the pages.
  */
 int vm_convert(struct vm *vm, u64 gpa, u64 size, bool to_private)
 {
-	const struct ram *ram = find_ram(vm, gpa, size);
-	u64 offset = ram->offset + (gpa - ram->gpa);
+	u64 offset = vm_offset(vm, gpa);
 	int ret;
 
 	pthread_mutex_lock(&vm->mem_lock);
-	if (to_private) {
+	if (vm->in_place)
+		ret = convert_in_place(vm, gpa, size, to_private);
+	else if (to_private)
 		ret = make_private(vm, gpa, size, offset);
-		vm->counts.to_private += size / PAGE;
-	} else {
+	else
 		ret = make_shared(vm, gpa, size, offset);
+	if (to_private && !ret)
+		vm->counts.to_private += size / PAGE;
+	else if (!ret)
 		vm->counts.to_shared += size / PAGE;
-	}
 	pthread_mutex_unlock(&vm->mem_lock);
 	return ret;
 }
@@ -360,13 +429,13 @@ int vm_convert(struct vm *vm, u64 gpa, u64 size, bool to_private)
  */
 int vm_discard(struct vm *vm, u64 gpa)
 {
-	const struct ram *ram = find_ram(vm, gpa, PAGE);
-	u64 offset = ram->offset + (gpa - ram->gpa);
+	u64 offset = vm_offset(vm, gpa);
 	int ret;
 
 	pthread_mutex_lock(&vm->mem_lock);
 	ret = punch(vm, offset, PAGE);
-	if (!ret && vm->private && madvise(vm->host + offset, PAGE, MADV_DONTNEED))
+	if (!ret && vm->private && !vm->in_place &&
+	    madvise(vm->host + offset, PAGE, MADV_DONTNEED))
 		ret = fail_errno("madvise");
 	vm->counts.discarded++;
 	pthread_mutex_unlock(&vm->mem_lock);

@@ -385,8 +385,7 @@ TEST_F(window, direct_io_goes_through_it)
 
 	if (variant->store)
 		return;		/* see pages_of_a_pool_cannot_be_held */
-	ASSERT_EQ(0, system("modprobe brd rd_nr=1 rd_size=4096"));
-	disk = open("/dev/ram0", O_RDWR | O_DIRECT | O_CLOEXEC);
+	disk = open_disk(MIB);
 	ASSERT_LE(0, disk);
 	ASSERT_EQ(0, convert(self->fd, 0, 4 * PAGE, SHARED, 0));
 	ASSERT_EQ(0, poke(at(self->map, 1), 42));

@@ -8,9 +8,12 @@
  *	rm.do=boot	say that userspace is reached (the default)
  *	rm.do=demo	discard a page, keep a secret, wait for a line of input
  *	rm.do=check	try what a guest with all of its RAM private may lose
+ *	rm.do=disk	use a disk
  *	rm.do=shell	a shell
  *	rm.seed=N	what the secret is computed from
  *	rm.cpus=N	how many processors there should be
+ *
+ * Drivers are loaded by the script beside this file.
  *
  * What it says begins with "GUEST", one fact a line.
  */
@@ -380,6 +383,19 @@ static void do_check(void)
 	say("CHECKED");
 }
 
+static void run_shell(const char *script)
+{
+	pid_t pid = fork();
+
+	if (!pid) {
+		setsid();
+		execl("/bin/busybox", "sh", script, NULL);
+		_exit(127);
+	}
+	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+		;
+}
+
 static void do_boot(void)
 {
 	struct timespec ts;
@@ -391,15 +407,12 @@ static void do_boot(void)
 
 static void do_shell(void)
 {
-	pid_t pid = fork();
+	run_shell(NULL);
+}
 
-	if (!pid) {
-		setsid();
-		execl("/bin/busybox", "sh", NULL);
-		_exit(127);
-	}
-	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
-		;
+static void do_disk(void)
+{
+	run_shell("/drivers");
 }
 
 int main(void)
@@ -411,6 +424,7 @@ int main(void)
 		{ "boot", do_boot },
 		{ "demo", do_demo },
 		{ "check", do_check },
+		{ "disk", do_disk },
 		{ "shell", do_shell },
 	};
 	const char *what;

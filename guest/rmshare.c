@@ -6,6 +6,9 @@
  * (KVM_HC_MAP_GPA_RANGE), and lets the drivers of virtio's PCI devices do all
  * of their DMA there. Load it before virtio_pci; it stays loaded.
  *
+ * The pool is filled with zeros first, because where memory is shared in place
+ * its contents stay.
+ *
  * A mapping is a run of whole grains of the pool. What the driver gave is copied
  * there when it is mapped and back when it is unmapped.
  */
@@ -187,7 +190,7 @@ static int __init rmshare_init(void)
 {
 	long ret;
 
-	pool = (char *)__get_free_pages(GFP_KERNEL | GFP_DMA32, POOL_ORDER);
+	pool = (char *)__get_free_pages(GFP_KERNEL | GFP_DMA32 | __GFP_ZERO, POOL_ORDER);
 	if (!pool)
 		return -ENOMEM;
 	ret = kvm_hypercall3(KVM_HC_MAP_GPA_RANGE, virt_to_phys(pool),
