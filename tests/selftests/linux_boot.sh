@@ -66,10 +66,17 @@ accident() {
 		}' "$tracing/trace"
 }
 
+# The same before the guest has handlers that stand it: it dies in the first
+# second, where its kernel first patches its code while two processors run, with
+# a breakpoint among the last exits.
+early_accident() {
+	grep -q "$silent" "$log/err" && tail -n 30 "$tracing/trace" | grep -q ' intr_info 0x[08]0000403 '
+}
+
 boot() { # boot NAME rmvm-options...
 	local name=$1 check rc
 	run "${@:2}"
-	if ((rc == 3 || rc == 124)) && accident; then
+	if { ((rc == 3 || rc == 124)) && accident; } || { ((rc == 1)) && early_accident; }; then
 		echo "# QEMU's known accident (a guest's breakpoint that stays), not ours: once more"
 		run "${@:2}"
 	fi
