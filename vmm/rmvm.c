@@ -41,6 +41,7 @@ static const char help[] =
 	"  -b, --backing KIND     restricted (default), in-place, guest_memfd or memfd\n"
 	"      --huge yes|no      huge pages (yes)\n"
 	"      --pool 2M|1G       RAM from the system's pool of pages of that size\n"
+	"      --balloon          the guest's free memory goes back to the host\n"
 	"      --vhost-user-blk SOCKET  a disk, from the backend that listens there\n"
 	"      --backend-timeout SECONDS  how long it may take for an answer (10)\n"
 	"      --stats[=FILE]     the summary goes to FILE (standard error)\n"
@@ -142,6 +143,7 @@ static const struct option long_options[] = {
 	{ "backing", required_argument, NULL, 'b' },
 	{ "huge", required_argument, NULL, 'H' },
 	{ "pool", required_argument, NULL, 'P' },
+	{ "balloon", no_argument, NULL, 'B' },
 	{ "vhost-user-blk", required_argument, NULL, 'D' },
 	{ "backend-timeout", required_argument, NULL, 'O' },
 	{ "stats", optional_argument, NULL, 'S' },
@@ -194,6 +196,9 @@ static bool parse_option(struct options *opt, int c)
 			return true;
 		fail("--smp %s: not a number from 1 to %d", optarg, MAX_VCPUS);
 		return false;
+	case 'B':
+		opt->balloon = true;
+		return true;
 	case 'D':
 		if (opt->nr_disks < MAX_DISKS) {
 			opt->disks[opt->nr_disks++] = optarg;
@@ -260,15 +265,16 @@ static void parse_options(struct options *opt, int argc, char **argv)
 		fail("no --kernel (see --help)");
 		exit(END_USAGE);
 	}
-	if (opt->pool && (opt->backing != BACKING_RESTRICTED || opt->memory % opt->pool)) {
-		fail("--pool: only for --backing restricted, and a --memory of whole pages");
+	if (opt->pool && ((opt->backing != BACKING_RESTRICTED && opt->backing != BACKING_IN_PLACE) ||
+			  opt->memory % opt->pool)) {
+		fail("--pool: only for --backing restricted or in-place, and whole pages of --memory");
 		exit(END_USAGE);
 	}
 	if (opt->nr_disks && opt->backing != BACKING_IN_PLACE && opt->backing != BACKING_MEMFD) {
 		fail("--vhost-user-blk: only for --backing in-place, or memfd");
 		exit(END_USAGE);
 	}
-	if (snprintf(cmdline, sizeof(cmdline), CMDLINE, opt->nr_disks ? "" : NO_PCI,
+	if (snprintf(cmdline, sizeof(cmdline), CMDLINE, opt->nr_disks || opt->balloon ? "" : NO_PCI,
 		     opt->append ? " " : "", opt->append ?: "") >= (int)sizeof(cmdline)) {
 		fail("--append: too long");
 		exit(END_USAGE);
@@ -326,6 +332,8 @@ static int create(const struct options *opt)
 	for (i = 0; i < opt->nr_disks; i++)
 		if (vhost_blk_add(&vm, opt->disks[i]))
 			return -1;
+	if (opt->balloon && balloon_add(&vm))
+		return -1;
 	vm.vcpus = calloc(opt->smp, sizeof(*vm.vcpus));
 	if (!vm.vcpus)
 		return fail("out of memory");

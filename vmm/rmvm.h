@@ -88,6 +88,7 @@ struct options {
 	unsigned int timeout;
 	enum backing backing;
 	bool huge;
+	bool balloon;
 	bool report_fdinfo;
 	bool verbose;
 };
@@ -191,6 +192,9 @@ void vm_remove_loader(struct vm *vm);
 bool vm_is_ram(const struct vm *vm, u64 gpa, u64 size);
 int vm_convert(struct vm *vm, u64 gpa, u64 size, bool to_private);
 int vm_discard(struct vm *vm, u64 gpa);
+int vm_discard_locked(struct vm *vm, u64 gpa, u64 size);
+void *vm_borrow(struct vm *vm, u64 gpa);
+void vm_give_back(struct vm *vm, void *page, u64 gpa);
 
 /* vcpu.c */
 int vcpu_create(struct vm *vm, unsigned int id);
@@ -224,6 +228,10 @@ void window_close(struct vm *vm, struct window *window);
 /* vhost_blk.c */
 int vhost_blk_add(struct vm *vm, const char *path);
 void vhost_blk_sync(struct vm *vm);
+
+/* balloon.c */
+int balloon_add(struct vm *vm);
+void balloon_leave(struct vm *vm, u64 gpa, u64 size);
 
 /* devices.c */
 void devices_io(struct vm *vm, bool out, u16 port, void *data, unsigned int size);

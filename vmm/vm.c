@@ -378,6 +378,46 @@ static int share_in_place(struct vm *vm, u64 gpa, u64 size)
 }
 
 /*
+ * A page that this process itself wants to look at, and that no backend gets.
+ * vm_give_back() is its end. Returns NULL after a message. Under mem_lock.
+ */
+void *vm_borrow(struct vm *vm, u64 gpa)
+{
+	u64 offset = vm_offset(vm, gpa);
+	struct window window;
+	void *page;
+
+	if (!vm->in_place) {
+		if (vm->private && make_shared(vm, gpa, PAGE, offset))
+			return NULL;
+		return vm->host + offset;
+	}
+	if (set_attributes(vm, gpa, PAGE, false) || window_open(vm, &window, gpa, PAGE))
+		return NULL;
+	page = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, window.fd, 0);
+	close(window.fd);
+	if (page != MAP_FAILED)
+		return page;
+	fail_errno("cannot map a window");
+	return NULL;
+}
+
+void vm_give_back(struct vm *vm, void *page, u64 gpa)
+{
+	int ret = 0;
+
+	if (vm->in_place) {
+		munmap(page, PAGE);
+		if (!shared_covers(vm, gpa, PAGE))
+			ret = set_private_in_place(vm, gpa, PAGE);
+	} else if (vm->private) {
+		ret = make_private(vm, gpa, PAGE, vm_offset(vm, gpa));
+	}
+	if (ret == -EAGAIN)
+		fail("the page at %#llx stays shared: somebody holds it", gpa);
+}
+
+/*
  * Backends are told first, so that they are not surprised. If a page is held,
  * the pages before it may have changed: what was shared is so again when the
  * guest hears of it, and nothing else.
@@ -427,6 +467,8 @@ int vm_convert(struct vm *vm, u64 gpa, u64 size, bool to_private)
 	int ret;
 
 	pthread_mutex_lock(&vm->mem_lock);
+	if (to_private)
+		balloon_leave(vm, gpa, size);
 	if (vm->in_place)
 		ret = convert_in_place(vm, gpa, size, to_private);
 	else if (to_private)
@@ -442,20 +484,26 @@ int vm_convert(struct vm *vm, u64 gpa, u64 size, bool to_private)
 }
 
 /*
- * Frees a page of RAM, whatever its kind. The guest finds zeros there, but for
- * pages of a pool, which stay.
+ * Frees pages of RAM, whatever their kind. The guest finds zeros there, but for
+ * pages of a pool, which stay. Under mem_lock.
  */
-int vm_discard(struct vm *vm, u64 gpa)
+int vm_discard_locked(struct vm *vm, u64 gpa, u64 size)
 {
 	u64 offset = vm_offset(vm, gpa);
+	int ret = punch(vm, offset, size);
+
+	if (!ret && vm->private && !vm->in_place && madvise(vm->host + offset, size, MADV_DONTNEED))
+		ret = fail_errno("madvise");
+	vm->counts.discarded += size / PAGE;
+	return ret;
+}
+
+int vm_discard(struct vm *vm, u64 gpa)
+{
 	int ret;
 
 	pthread_mutex_lock(&vm->mem_lock);
-	ret = punch(vm, offset, PAGE);
-	if (!ret && vm->private && !vm->in_place &&
-	    madvise(vm->host + offset, PAGE, MADV_DONTNEED))
-		ret = fail_errno("madvise");
-	vm->counts.discarded++;
+	ret = vm_discard_locked(vm, gpa, PAGE);
 	pthread_mutex_unlock(&vm->mem_lock);
 	return ret;
 }

@@ -9,6 +9,8 @@
  *	rm.do=demo	discard a page, keep a secret, wait for a line of input
  *	rm.do=check	try what a guest with all of its RAM private may lose
  *	rm.do=disk	use a disk
+ *	rm.do=balloon	use memory, give it up, and wait for a line of input
+ *	rm.do=pages	share pages and take them back, as lines of input say
  *	rm.do=shell	a shell
  *	rm.seed=N	what the secret is computed from
  *	rm.cpus=N	how many processors there should be
@@ -50,6 +52,7 @@ typedef __u64 u64;
 #define SECRET_PAGES	16
 #define TLB_ROUNDS	2000
 #define MAX_CPUS	255
+#define RMPAGE_PAGES	512		/* of guest/rmpage.c */
 
 #define ARRAY_SIZE(a)		(sizeof(a) / sizeof((a)[0]))
 #define __printf(fmt, args)	__attribute__((format(printf, fmt, args)))
@@ -396,6 +399,136 @@ static void run_shell(const char *script)
 		;
 }
 
+/* Puts the secret into pages of /dev/rmpage, or looks whether it is there. */
+static void use_pages(char *all, const char *word, unsigned long first, unsigned long count)
+{
+	char secret[SECRET_LEN];
+	unsigned long i, bad = 0;
+
+	secret_make(number("rm.seed", 1), secret);
+	for (i = 0; i < count; i++) {
+		char *p = all + (first + i) * PAGE;
+
+		if (!strcmp(word, "fill"))
+			memcpy(p, secret, sizeof(secret));
+		else if (!strcmp(word, "zero"))
+			memset(p, 0, PAGE);
+		else
+			bad += memcmp(p, secret, sizeof(secret)) != 0;
+	}
+	verdict(!bad, "%s %lu %lu: %lu pages without the secret", word, first, count, bad);
+}
+
+static void convert_pages(int fd, const char *line, const char *word, unsigned long first,
+			  unsigned long count)
+{
+	bool ok = write(fd, line, strlen(line)) > 0;
+
+	verdict(ok, "%s %lu %lu: %s", word, first, count, ok ? "done" : strerror(errno));
+}
+
+static void discard_pages(unsigned long first, unsigned long count)
+{
+	char where[64];
+	u64 pfn;
+
+	read_file("/dev/rmpage", where, sizeof(where));
+	pfn = strtoull(where, NULL, 0) / PAGE + first;
+	if (ioperm(PORT_DISCARD, 4, 1)) {
+		say("FAIL discard: %s", strerror(errno));
+		return;
+	}
+	for (; count; count--, pfn++)
+		outl(pfn, PORT_DISCARD);
+	say("OK discard");
+}
+
+/* A read that need not come back: the child is left alone with it. */
+static void try_disk(void)
+{
+	pid_t pid = fork();
+	int status, i;
+
+	if (!pid) {
+		char *p = aligned_alloc(PAGE, 16 * PAGE);
+		int fd = open("/dev/vda", O_RDONLY | O_DIRECT);
+
+		_exit(fd >= 0 && p && read(fd, p, 16 * PAGE) == (ssize_t)(16 * PAGE) ? 0 : 1);
+	}
+	for (i = 0; i < 50; i++) {
+		if (waitpid(pid, &status, WNOHANG) == pid) {
+			verdict(!status, "disk: read 64 KiB");
+			return;
+		}
+		usleep(100000);
+	}
+	say("WAITS disk");
+}
+
+/*
+ * FIRST COUNT are pages of /dev/rmpage. After each line: DONE.
+ *	share | private | discard | fill | zero | look FIRST COUNT
+ *	show FIRST	the text that is there
+ *	check		is the guest still well?
+ *	disk		read from the disk
+ */
+static void pages_command(int fd, char *all, const char *line)
+{
+	unsigned long first = 0, count = 0;
+	char word[16];
+
+	if (sscanf(line, "%15s %lu %lu", word, &first, &count) < 1)
+		return;
+	if (!strcmp(word, "share") || !strcmp(word, "private"))
+		convert_pages(fd, line, word, first, count);
+	else if (!strcmp(word, "discard"))
+		discard_pages(first, count);
+	else if (!strcmp(word, "show"))
+		say("TEXT %.*s", SECRET_LEN, all + first * PAGE);
+	else if (!strcmp(word, "check"))
+		check_fork();
+	else if (!strcmp(word, "disk"))
+		try_disk();
+	else
+		use_pages(all, word, first, count);
+}
+
+static void do_pages(void)
+{
+	char line[128], where[64];
+	char *all;
+	int fd;
+
+	run_shell("/drivers");
+	fd = open("/dev/rmpage", O_RDWR);
+	all = mmap(NULL, RMPAGE_PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (all == MAP_FAILED) {
+		say("FAIL rmpage: %s", strerror(errno));
+		return;
+	}
+	read_file("/dev/rmpage", where, sizeof(where));
+	say("PAGES %s", where);
+	say("DONE");
+	while (fgets(line, sizeof(line), stdin) && strncmp(line, "end", 3)) {
+		pages_command(fd, all, line);
+		say("DONE");
+	}
+}
+
+/* The driver reports what is free when it has been free for a while. */
+static void do_balloon(void)
+{
+	char line[64];
+
+	run_shell("/drivers");
+	check_memory();
+	say("FREE");
+	while (fgets(line, sizeof(line), stdin) && strncmp(line, "end", 3)) {
+		check_memory();
+		say("FREE");
+	}
+}
+
 static void do_boot(void)
 {
 	struct timespec ts;
@@ -425,6 +558,8 @@ int main(void)
 		{ "demo", do_demo },
 		{ "check", do_check },
 		{ "disk", do_disk },
+		{ "pages", do_pages },
+		{ "balloon", do_balloon },
 		{ "shell", do_shell },
 	};
 	const char *what;
