@@ -17,14 +17,16 @@ PREFIX ?= /usr
 VERSION := $(shell cat VERSION)
 
 moddir = $(DESTDIR)/lib/modules/$(KVER)/updates/restrictedmem
-dkmsdir := /usr/src/restrictedmem-$(VERSION)
+system-files := packaging/60-restrictedmem.rules:udev/rules.d/60-restrictedmem.rules \
+	packaging/modprobe.conf:modprobe.d/restrictedmem.conf \
+	packaging/modules-load.conf:modules-load.d/restrictedmem.conf
 kvm-modules = $(wildcard $(addprefix build/kvm-$(KVER)/,kvm.ko kvm-amd.ko kvm-intel.ko))
 man-pages := $(wildcard docs/man/*.[1-9] vmm/*.[1-9])
 
 # All processors, unless the caller said how many.
 jobs = $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
 
-all: modules kvm vmm ## build everything (make check installs what that needs)
+all: modules kvm vmm tools ## build everything (make check installs what that needs)
 
 modules: ## build restrictedmem.ko
 	$(MAKE) -C $(KDIR) M=$(CURDIR) modules
@@ -35,10 +37,17 @@ kvm: modules ## build the patched KVM, in build/kvm-KVER
 vmm: ## build the small VMM and its companions, in build/vmm
 	$(MAKE) -C vmm
 
-tests: modules vmm
+lib: ## build librestrictedmem, in build/lib
+	$(MAKE) -C lib
+
+tools: lib ## build rmctl, in build/tools
+	$(MAKE) -C tools
+
+tests: modules tools vmm
 	$(MAKE) -C tests/kmod KVER=$(KVER) KDIR=$(KDIR)
 	$(MAKE) -C tests/selftests
 	$(MAKE) -C tests/unit
+	$(MAKE) -C samples/consumer KVER=$(KVER) KDIR=$(KDIR) RM_SDK=$(CURDIR)
 	MAKEFLAGS= scripts/guest-initrd --modules >/dev/null
 
 demo: ## install packages, build, and show a VM whose memory nobody can read
@@ -87,35 +96,58 @@ lint: ## install the checkers' packages and run all static checks
 	@scripts/deps lint
 	@scripts/lint
 
-install: ## install what "make all" built: modules, VMM, header, man pages
-	install -D -m 644 -t $(moddir) restrictedmem.ko $(kvm-modules)
+install: install-modules install-tools ## install what "make all" built
+	$(if $(DESTDIR),,depmod $(KVER))
+	$(if $(DESTDIR),,ldconfig)
+
+# With what other modules are built against, and what the system does with them
+install-modules:
+	install -D -m 644 -t $(moddir) restrictedmem.ko $(kvm-modules) Module.symvers
+	install -D -m 644 -t $(moddir)/include/linux $(wildcard include/linux/*.h)
+	$(foreach f,$(system-files),install -D -m 644 $(firstword $(subst :, ,$f)) \
+		$(DESTDIR)$(PREFIX)/lib/$(lastword $(subst :, ,$f)) &&) :
+
+install-tools:
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/include $(wildcard include/uapi/*.h)
 	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin build/vmm/rmvm
+	$(MAKE) -C lib install PREFIX=$(PREFIX) DESTDIR=$(DESTDIR)
+	$(MAKE) -C tools install PREFIX=$(PREFIX) DESTDIR=$(DESTDIR)
 	$(foreach m,$(man-pages),install -D -m 644 -t \
 		$(DESTDIR)$(PREFIX)/share/man/man$(subst .,,$(suffix $m)) $m &&) :
-	$(if $(DESTDIR),,depmod $(KVER))
 
 uninstall: ## remove what install put there
 	rm -rf $(moddir)
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/lib/,$(foreach f,$(system-files),$(lastword \
+		$(subst :, ,$f))))
 	rm -f $(addprefix $(DESTDIR)$(PREFIX)/include/,$(notdir $(wildcard include/uapi/*.h)))
 	rm -f $(DESTDIR)$(PREFIX)/bin/rmvm
+	$(MAKE) -C lib uninstall PREFIX=$(PREFIX) DESTDIR=$(DESTDIR)
+	$(MAKE) -C tools uninstall PREFIX=$(PREFIX) DESTDIR=$(DESTDIR)
 	rm -f $(foreach m,$(man-pages),$(DESTDIR)$(PREFIX)/share/man/man$(subst \
 		.,,$(suffix $m))/$(notdir $m))
 	$(if $(DESTDIR),,depmod $(KVER))
 
 dkms-install: ## hand the source to DKMS, which builds it for each new kernel
 	@scripts/deps build kvm dkms
-	mkdir -p $(dkmsdir)
-	tar -c --exclude='*.o' --exclude='*.ko' --exclude='*.mod' --exclude='*.mod.c' \
-		--exclude='.*.cmd' $(wildcard Makefile Kbuild VERSION COPYING dkms.conf \
-		include src kvm scripts packaging) | tar -x -C $(dkmsdir)
+	packaging/dkms-tree restrictedmem /usr/src/restrictedmem-$(VERSION)
+	packaging/dkms-tree restrictedmem-kvm /usr/src/restrictedmem-kvm-$(VERSION)
 	dkms install --force restrictedmem/$(VERSION) -k $(KVER)
+	dkms install --force restrictedmem-kvm/$(VERSION) -k $(KVER)
+
+deb: ## build the Debian packages, in build/deb
+	@scripts/deps deb
+	@packaging/build-deb
+
+check-packages: ## install, upgrade and purge the packages on a Debian of their own
+	@scripts/deps packages
+	@tests/packages/run
 
 clean: ## remove all that was built (the cache outside the clone stays)
 	rm -rf build .checkpatch-camelcase.*
 	[ ! -d $(KDIR) ] || $(MAKE) -C $(KDIR) M=$(CURDIR) clean
 	[ ! -d $(KDIR) -o ! -d tests/kmod ] || \
 		$(MAKE) -C tests/kmod KVER=$(KVER) KDIR=$(KDIR) clean
+	[ ! -d $(KDIR) ] || $(MAKE) -C samples/consumer KVER=$(KVER) KDIR=$(KDIR) clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' Makefile
@@ -126,5 +158,6 @@ build/vm/keeper: tests/vm/keeper.c
 	@mkdir -p $(@D)
 	$(CC) -O2 -Wall -static -o $@.$$$$ $< && mv $@.$$$$ $@
 
-.PHONY: all modules kvm vmm tests demo demo-qemu demo-window check test check-kvm check-debug \
-	check-qemu bench lint install uninstall dkms-install clean help
+.PHONY: all modules kvm vmm lib tools tests demo demo-qemu demo-window check test check-kvm \
+	check-debug check-qemu bench lint install install-modules install-tools uninstall \
+	dkms-install deb check-packages clean help

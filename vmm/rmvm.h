@@ -220,6 +220,7 @@ bool pci_mmio(u64 gpa, void *data, unsigned int size, bool write);
 /* window.c */
 int shared_add(struct vm *vm, u64 gpa, u64 size);
 int shared_remove(struct vm *vm, u64 gpa, u64 size);
+struct range *shared_within(const struct vm *vm, u64 gpa, u64 size, unsigned int *nr);
 bool shared_covers(const struct vm *vm, u64 gpa, u64 size);
 int window_open(struct vm *vm, struct window *window, u64 gpa, u64 size);
 void window_close(struct vm *vm, struct window *window);
@@ -238,6 +239,7 @@ void devices_io(struct vm *vm, bool out, u16 port, void *data, unsigned int size
 /* serial.c */
 int serial_init(struct vm *vm);
 void serial_exit(void);
+bool serial_has_spoken(void);
 u8 serial_read(unsigned int reg);
 void serial_write(unsigned int reg, u8 value);
 

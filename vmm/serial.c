@@ -30,6 +30,7 @@ static struct {
 	u8 dll, dlm;
 	bool sent;			/* the interrupt for "transmitter empty" is due */
 	bool raised;			/* the line to the interrupt controllers */
+	bool spoken;			/* something was sent, ever */
 	u8 ring[64];
 	unsigned int head, count;
 } uart = {
@@ -82,6 +83,7 @@ static void transmit(u8 c)
 	/* In a loop to itself, the port is being probed. */
 	if (uart.mcr & UART_MCR_LOOP)
 		return;
+	uart.spoken = true;
 	while (write(STDOUT_FILENO, &c, 1) < 0)
 		if (errno != EINTR && errno != EAGAIN)
 			break;
@@ -190,6 +192,17 @@ void serial_write(unsigned int reg, u8 value)
 	write_register(reg, value);
 	update_line();
 	pthread_mutex_unlock(&uart.lock);
+}
+
+/* Did the guest ever say anything? */
+bool serial_has_spoken(void)
+{
+	bool spoken;
+
+	pthread_mutex_lock(&uart.lock);
+	spoken = uart.spoken;
+	pthread_mutex_unlock(&uart.lock);
+	return spoken;
 }
 
 static void arrived(u8 c)

@@ -246,6 +246,11 @@ static int serve_exit(struct vcpu *vcpu)
 			describe(vcpu, "triple fault in the loader");
 			return -1;
 		}
+		/* Who never said a word did not come so far, either. */
+		if (!serial_has_spoken()) {
+			describe(vcpu, "triple fault before any output");
+			return -1;
+		}
 		vm_end(vcpu->vm, END_GUEST);
 		return 0;
 	case KVM_EXIT_SYSTEM_EVENT:

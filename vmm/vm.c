@@ -23,6 +23,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -371,6 +372,11 @@ static int set_private_in_place(struct vm *vm, u64 gpa, u64 size)
 	return ret;
 }
 
+static int share_in_place(struct vm *vm, u64 gpa, u64 size)
+{
+	return set_attributes(vm, gpa, size, false) ?: shared_add(vm, gpa, size);
+}
+
 /*
  * A page that this process itself wants to look at, and that no backend gets.
  * vm_give_back() is its end. Returns NULL after a message. Under mem_lock.
@@ -413,28 +419,40 @@ void vm_give_back(struct vm *vm, void *page, u64 gpa)
 
 /*
  * Backends are told first, so that they are not surprised. If a page is held,
- * the pages before it may have changed: all are as they were when the guest
- * hears of it.
+ * the pages before it may have changed: what was shared is so again when the
+ * guest hears of it, and nothing else.
  */
+static int take_back_in_place(struct vm *vm, u64 gpa, u64 size)
+{
+	unsigned int nr, i;
+	struct range *before = shared_within(vm, gpa, size, &nr);
+	int ret = -1;
+
+	if (!before)
+		return -1;
+	if (!shared_remove(vm, gpa, size)) {
+		vhost_blk_sync(vm);
+		ret = set_private_in_place(vm, gpa, size);
+	}
+	if (ret == -EAGAIN) {
+		vm->counts.conversions_busy++;
+		for (i = 0; i < nr; i++)
+			if (share_in_place(vm, before[i].gpa, before[i].size))
+				ret = -1;
+		vhost_blk_sync(vm);
+	}
+	free(before);
+	return ret;
+}
+
 static int convert_in_place(struct vm *vm, u64 gpa, u64 size, bool to_private)
 {
 	int ret;
 
-	if (!to_private) {
-		ret = set_attributes(vm, gpa, size, false) ?: shared_add(vm, gpa, size);
-		vhost_blk_sync(vm);
-		return ret;
-	}
-	if (shared_remove(vm, gpa, size))
-		return -1;
+	if (to_private)
+		return take_back_in_place(vm, gpa, size);
+	ret = share_in_place(vm, gpa, size);
 	vhost_blk_sync(vm);
-	ret = set_private_in_place(vm, gpa, size);
-	if (ret == -EAGAIN) {
-		vm->counts.conversions_busy++;
-		if (set_attributes(vm, gpa, size, false) || shared_add(vm, gpa, size))
-			return -1;
-		vhost_blk_sync(vm);
-	}
 	return ret;
 }
 

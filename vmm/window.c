@@ -81,6 +81,26 @@ int shared_remove(struct vm *vm, u64 gpa, u64 size)
 	return replace(vm, first, last, rest, nr);
 }
 
+/* What of [gpa, gpa + size) is shared: as many ranges as it says, to be freed, or NULL. */
+struct range *shared_within(const struct vm *vm, u64 gpa, u64 size, unsigned int *nr)
+{
+	struct range *to = malloc((vm->nr_shared + 1) * sizeof(*to));
+	unsigned int i;
+
+	*nr = 0;
+	for (i = 0; to && i < vm->nr_shared; i++) {
+		const struct range *range = &vm->shared[i];
+		u64 start = range->gpa > gpa ? range->gpa : gpa;
+		u64 end = end_of(range) < gpa + size ? end_of(range) : gpa + size;
+
+		if (start < end)
+			to[(*nr)++] = (struct range){ start, end - start };
+	}
+	if (!to)
+		fail("out of memory");
+	return to;
+}
+
 bool shared_covers(const struct vm *vm, u64 gpa, u64 size)
 {
 	unsigned int i;

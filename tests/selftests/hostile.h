@@ -9,7 +9,7 @@
 #ifndef HOSTILE_H
 #define HOSTILE_H
 
-#include <linux/mempolicy.h>
+#include <linux/kernel-page-flags.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/swap.h>
@@ -133,6 +133,11 @@ static inline bool was_oom_killed(int status)
 /*
  * Memory that is plugged in: what lies above 4 GiB, the only memory of node 1.
  * It is one range of 1 GiB, too, of which a gigantic page could be made.
+ *
+ * One page there of the kernel's own, and it does not even try to take a block
+ * offline (EBUSY). A task's policy must therefore not lead there: it holds for
+ * all that the kernel allocates for the task, if only to end the policy. Nor may
+ * a cgroup be made while it is online, of which each node gets its part.
  */
 
 #define PLUGGED_NODE	1
@@ -141,9 +146,12 @@ static inline bool was_oom_killed(int status)
 	"/sys/devices/system/node/node1/hugepages/hugepages-1048576kB/nr_hugepages"
 
 /* The debug kernel has its own objects in all memory, which then stays. */
-#define NEEDS_PLUGGED() do {						\
+#define NEEDS_PLUGGED(_p) do {						\
 	if (getenv("RM_SLOW"))						\
 		SKIP(return, "no memory is plugged into the debug kernel"); \
+	ASSERT_EQ(0, plugged_find(_p));					\
+	if (!plugged_is_offline(_p))					\
+		SKIP(return, "a test that failed has left memory online"); \
 } while (0)
 
 struct plugged {
@@ -198,6 +206,14 @@ static inline bool block_is_online(unsigned int block)
 			 sizeof(text)) > 0 && !strcmp(text, "online\n");
 }
 
+static inline bool plugged_is_offline(const struct plugged *p)
+{
+	for (int i = 0; i < p->nr; i++)
+		if (block_is_online(p->blocks[i]))
+			return false;
+	return true;
+}
+
 /* @state: "online_kernel", "online_movable" or "offline" */
 static inline int block_set(unsigned int block, const char *state)
 {
@@ -225,19 +241,20 @@ static inline int block_offline_for(unsigned int block, unsigned int seconds)
 	return WIFEXITED(status) ? WEXITSTATUS(status) : EINTR;
 }
 
-/* What is online already stays what it is. */
+/* What is online already stays what it is; one block that fails is not all. */
 static inline int plugged_set(const struct plugged *p, const char *state)
 {
 	bool off = !strcmp(state, "offline");
+	int r = 0;
 
 	for (int i = 0; i < p->nr; i++) {
 		unsigned int block = p->blocks[i];
 
 		if (block_is_online(block) == off &&
-		    (off ? block_offline_for(block, 10) : block_set(block, state)))
-			return -1;
+		    (off ? block_offline_for(block, 30) : block_set(block, state)))
+			r = -1;
 	}
-	return 0;
+	return r;
 }
 
 /* Ask for so many pages of 1 GiB; how many there are then, or -1. */
@@ -251,37 +268,42 @@ static inline int plugged_gigantic(unsigned int nr)
 	return atoi(text);
 }
 
-/* Where this task's pages come from, those of its files included. */
-static inline int use_node(int node)
+/* A file whose pages come from plugged memory, and nothing else because of it. */
+static inline int plugged_create(uint64_t length, uint32_t flags, uint32_t thp)
 {
-	unsigned long mask = 1UL << node;
+	const struct restrictedmem_create args = {
+		.size = sizeof(args),
+		.length = length,
+		.flags = flags,
+		.thp = thp,
+		.numa = RESTRICTEDMEM_NUMA_BIND,
+		.nodes = 1ULL << PLUGGED_NODE,
+	};
 
-	return syscall(SYS_set_mempolicy, MPOL_BIND, &mask, 8 * sizeof(mask));
+	return create_with(&args);
 }
 
-static inline int use_any_node(void)
+/* How many pages of plugged memory are slabs or page tables? */
+static inline uint64_t plugged_kernel_pages(const struct plugged *p)
 {
-	return syscall(SYS_set_mempolicy, MPOL_DEFAULT, NULL, 0);
-}
+	const uint64_t kernel = 1ULL << KPF_SLAB | 1ULL << KPF_PGTABLE;
+	int fd = open("/proc/kpageflags", O_RDONLY | O_CLOEXEC);
+	uint64_t flags[512], nr = 0;
 
-/*
- * Have all pages of a file come from plugged memory, but the first @stay of each
- * @part, which stay where they are: with them stay the tables of the file, and
- * those nobody can move.
- */
-static inline int refill_from_plugged(int fd, uint64_t pages, uint64_t part,
-				      uint64_t stay)
-{
-	for (uint64_t i = stay; i < pages; i += part)
-		if (punch(fd, i * PAGE, (part - stay) * PAGE))
-			return -1;
-	if (use_node(PLUGGED_NODE))
-		return -1;
-	for (uint64_t i = stay; i < pages; i += part)
-		if (populate(fd, i * PAGE, (part - stay) * PAGE))
-			return -1;
-	/* The kernel knows that it could move them once they are on the LRU. */
-	return use_any_node() || compact() ? -1 : 0;
+	for (uint64_t i = 0; i < p->nr * p->block_pages; i += ARRAY_SIZE(flags)) {
+		uint64_t pfn = p->blocks[i / p->block_pages] * p->block_pages +
+			       i % p->block_pages;
+
+		if (pread(fd, flags, sizeof(flags), pfn * sizeof(*flags)) !=
+		    sizeof(flags)) {
+			nr = ~0ULL;
+			break;
+		}
+		for (int j = 0; j < ARRAY_SIZE(flags); j++)
+			nr += !!(flags[j] & kernel);
+	}
+	close(fd);
+	return nr;
 }
 
 #endif /* HOSTILE_H */

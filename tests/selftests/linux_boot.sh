@@ -6,8 +6,8 @@
 #
 # Boots Debian's own kernel as a guest, with all of its RAM private, and lets
 # it check itself (vmm/guest/agent.c), while the host does what moves and drops
-# pages; then a guest that shares pages and takes them back (convert.S). Runs in
-# the test machine.
+# pages; then a guest that shares pages and takes them back (convert.S), and one
+# that dies without a word (silent.S). Runs in the test machine.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -16,7 +16,8 @@ initrd=$(scripts/guest-initrd)
 log=$(mktemp -d)
 trap 'rm -rf "$log"; kill %% 2>/dev/null || :' EXIT
 number=0
-limit=${RM_GUEST_LIMIT:-100} # seconds for a guest
+tracing=/sys/kernel/tracing
+limit=${RM_GUEST_LIMIT:-150} # seconds for a guest
 
 is() { # is NAME COMMAND...: one line of TAP
 	number=$((number + 1))
@@ -30,13 +31,55 @@ some_stat() { (($(stat_of "$1") > 0)); }
 # What the guest says of itself; a name for each line, so that none is missed.
 checks='cpus clocksource time memory fork tlb discard discard-neighbour discard-reuse steal'
 
-boot() { # boot NAME rmvm-options...
-	local name=$1 check rc=0
+# What rmvm says of a guest that dies before its console
+silent='triple fault before any output'
+
+run() { # run rmvm-options...: sets rc
+	rc=0
+	: >"$tracing/trace"
 	timeout $((limit + 20)) build/vmm/rmvm -k "$kernel" -i "$initrd" -m 384M \
-		-a 'quiet rm.do=check' --stats="$log/stats" --timeout "$limit" "${@:2}" \
+		-a 'quiet rm.do=check' --stats="$log/stats" --timeout "$limit" "$@" \
 		</dev/null >"$log/out" 2>"$log/err" || rc=$?
 	tr -d '\r' <"$log/out" | sed 's/^/# /'
 	sed 's/^/# /' "$log/err" "$log/stats"
+	((!rc)) || tail -n 40 "$tracing/trace" | sed 's/^ */# /'
+}
+
+# QEMU's own accident: its multi-threaded emulation may keep the translation of
+# a breakpoint that a guest's kernel wrote into its code for a moment. The
+# handler finds no breakpoint there and returns to it, for ever: nearly all of
+# the last exits of a vCPU are from there (to QEMU, a software interrupt 3).
+accident() {
+	awk '/ kvm_exit: vcpu / {
+			sub(/.* kvm_exit: vcpu /, "")
+			n = ++exits[$1]
+			last[$1, n % 100] = / intr_info 0x[08]0000403 /
+		}
+		END {
+			for (vcpu in exits) {
+				for (i = loops = 0; i < 100; i++)
+					loops += last[vcpu, i]
+				if (loops > 80)
+					found = 1
+			}
+			exit !found
+		}' "$tracing/trace"
+}
+
+# The same before the guest has handlers that stand it: it dies in the first
+# second, where its kernel first patches its code while two processors run, with
+# a breakpoint among the last exits.
+early_accident() {
+	grep -q "$silent" "$log/err" && tail -n 30 "$tracing/trace" | grep -q ' intr_info 0x[08]0000403 '
+}
+
+boot() { # boot NAME rmvm-options...
+	local name=$1 check rc
+	run "${@:2}"
+	if { ((rc == 3 || rc == 124)) && accident; } || { ((rc == 1)) && early_accident; }; then
+		echo "# QEMU's known accident (a guest's breakpoint that stays), not ours: once more"
+		run "${@:2}"
+	fi
 	is "$name: guest ends by itself" test "$rc" = 0
 	for check in $checks; do
 		is "$name: $check" grep -q "GUEST OK $check:" "$log/out"
@@ -56,7 +99,8 @@ disturb() {
 }
 
 echo "TAP version 13"
-echo "1..55"
+echo "1..56"
+echo 1 >"$tracing/events/kvm/kvm_exit/enable"
 before=$(unevictable)
 disturb &
 boot restricted --backing restricted --smp 2
@@ -86,3 +130,11 @@ for backing in restricted guest_memfd; do
 	sed 's/^/# /' "$log/out" "$log/err"
 	is "$backing: explicit conversion" grep -q 'GUEST OK convert' "$log/out"
 done
+
+# One that dies before it ever said anything has not ended by itself.
+rc=0
+timeout "$limit" build/vmm/rmvm -k build/vmm/silent -m 64M --timeout "$limit" \
+	</dev/null >"$log/out" 2>"$log/err" || rc=$?
+sed 's/^/# /' "$log/out" "$log/err"
+silent_death() { [[ $rc == 1 && ! -s $log/out ]] && grep -q "$silent" "$log/err"; }
+is "a silent death is an error" silent_death

@@ -10,6 +10,8 @@
 #include <setjmp.h>
 #include <signal.h>
 
+#include <linux/loop.h>
+
 #include "util.h"
 
 #define PRIVATE		RESTRICTEDMEM_ATTRIBUTE_PRIVATE
@@ -134,6 +136,30 @@ static inline long rss_of(const void *p)
 	if (file)
 		fclose(file);
 	return rss;
+}
+
+/*
+ * A disk of @size bytes for direct I/O, which goes when it is closed; its
+ * descriptor, or -1.
+ */
+static inline int open_disk(uint64_t size)
+{
+	struct loop_config config = { .info.lo_flags = LO_FLAGS_AUTOCLEAR };
+	int control, n, disk;
+
+	if (access("/dev/loop-control", F_OK) && system("modprobe loop"))
+		return -1;
+	control = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
+	n = ioctl(control, LOOP_CTL_GET_FREE);
+	close(control);
+	if (n < 0)
+		return -1;
+	disk = open(path_of("/dev/loop%d", n), O_RDWR | O_DIRECT | O_CLOEXEC);
+	config.fd = memfd_create("disk", MFD_CLOEXEC);
+	if (disk < 0 || ftruncate(config.fd, size) || ioctl(disk, LOOP_CONFIGURE, &config))
+		return -1;
+	close(config.fd);
+	return disk;
 }
 
 #endif /* WINDOW_H */

@@ -33,6 +33,7 @@ struct storm {
 	int fd;
 	int win;
 	uint64_t *map;
+	int disk;		/* where there is one */
 	uint64_t rounds;
 	bool stop;
 	uint64_t seen;		/* secrets that somebody saw */
@@ -307,14 +308,10 @@ static void *reads_by_the_kernel(void *arg)
 static void *does_direct_io(void *arg)
 {
 	struct storm *s = arg;
-	int disk = open("/dev/ram0", O_RDWR | O_DIRECT | O_CLOEXEC);
+	int disk = s->disk;
 	static uint64_t copy[WORDS] __attribute__((aligned(PAGE)));
 	unsigned int seed = 7;
 
-	if (disk < 0) {
-		count(&s->errors);
-		return NULL;
-	}
 	while (!stopped(s)) {
 		uint64_t *page = s->map + rand_r(&seed) % USED * WORDS;
 
@@ -328,7 +325,6 @@ static void *does_direct_io(void *arg)
 		if (pread(disk, page, PAGE, 0) != PAGE && errno != EFAULT)
 			count(&s->errors);
 	}
-	close(disk);
 	return NULL;
 }
 
@@ -420,10 +416,12 @@ TEST_F_TIMEOUT(storm, pages_that_are_held, 120)
 
 TEST_F_TIMEOUT(storm, direct_io, 120)
 {
-	ASSERT_EQ(0, system("modprobe brd rd_nr=1 rd_size=4096"));
+	self->s.disk = open_disk(MIB);
+	ASSERT_LE(0, self->s.disk);
 	start(&self->s, does_direct_io);
 	convert_all(&self->s);
 	EXPECT_LT(0, self->s.converted);
+	close(self->s.disk);
 }
 
 TEST_F_TIMEOUT(storm, punches, 120)
@@ -443,7 +441,8 @@ TEST_F_TIMEOUT(storm, windows_that_come_and_go, 120)
 
 TEST_F_TIMEOUT(storm, all_at_once, 240)
 {
-	ASSERT_EQ(0, system("modprobe brd rd_nr=1 rd_size=4096"));
+	self->s.disk = open_disk(MIB);
+	ASSERT_LE(0, self->s.disk);
 	start(&self->s, reads_and_writes);
 	start(&self->s, maps_and_unmaps);
 	start(&self->s, forks);
@@ -457,6 +456,7 @@ TEST_F_TIMEOUT(storm, all_at_once, 240)
 	convert_all(&self->s);
 	EXPECT_LT(0, self->s.visible);
 	EXPECT_LT(0, self->s.converted);
+	close(self->s.disk);
 }
 
 /* A neighbour that stops with a page in its hands delays nobody but that page. */

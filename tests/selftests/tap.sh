@@ -1,0 +1,30 @@
+# shellcheck shell=bash
+# SPDX-License-Identifier: GPL-2.0-only
+# Copyright (C) 2026 The restrictedmem authors
+#
+# Sourced by tests in shell: lines of TAP. The plan is printed at the end, by
+# done_testing; without it, the run counts as failed.
+
+number=0
+
+is() { # is NAME COMMAND...: one line of TAP
+	number=$((number + 1))
+	if "${@:2}"; then echo "ok $number $1"; else echo "not ok $number $1"; fi
+}
+
+skip() { # skip NAME REASON
+	number=$((number + 1))
+	echo "ok $number $1 # SKIP $2"
+}
+
+same() { [[ $1 == "$2" ]] || { printf '# "%s" is not "%s"\n' "$1" "$2"; return 1; }; }
+
+has() { [[ $1 == *"$2"* ]] || { printf '%s\n' "$1" "does not have \"$2\"" | sed 's/^/# /'; return 1; }; }
+
+status_is() { # status_is STATUS COMMAND...
+	local rc=0
+	"${@:2}" >/dev/null 2>&1 || rc=$?
+	same "$rc" "$1"
+}
+
+done_testing() { echo "1..$number"; }
