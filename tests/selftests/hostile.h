@@ -9,7 +9,7 @@
 #ifndef HOSTILE_H
 #define HOSTILE_H
 
-#include <linux/mempolicy.h>
+#include <linux/kernel-page-flags.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/swap.h>
@@ -133,6 +133,12 @@ static inline bool was_oom_killed(int status)
 /*
  * Memory that is plugged in: what lies above 4 GiB, the only memory of node 1.
  * It is one range of 1 GiB, too, of which a gigantic page could be made.
+ *
+ * One page there of the kernel's own, and it does not even try to take a block
+ * offline (EBUSY). A task's policy must therefore not lead there: it holds for
+ * all that the kernel allocates for the task, if only to end the policy. Nor may
+ * cgroups or slab caches be made while it is online, of which each node gets its
+ * part; modules bring such caches.
  */
 
 #define PLUGGED_NODE	1
@@ -234,7 +240,7 @@ static inline int plugged_set(const struct plugged *p, const char *state)
 		unsigned int block = p->blocks[i];
 
 		if (block_is_online(block) == off &&
-		    (off ? block_offline_for(block, 10) : block_set(block, state)))
+		    (off ? block_offline_for(block, 30) : block_set(block, state)))
 			return -1;
 	}
 	return 0;
@@ -251,37 +257,45 @@ static inline int plugged_gigantic(unsigned int nr)
 	return atoi(text);
 }
 
-/* Where this task's pages come from, those of its files included. */
-static inline int use_node(int node)
-{
-	unsigned long mask = 1UL << node;
-
-	return syscall(SYS_set_mempolicy, MPOL_BIND, &mask, 8 * sizeof(mask));
-}
-
-static inline int use_any_node(void)
-{
-	return syscall(SYS_set_mempolicy, MPOL_DEFAULT, NULL, 0);
-}
-
 /*
- * Have all pages of a file come from plugged memory, but the first @stay of each
- * @part, which stay where they are: with them stay the tables of the file, and
- * those nobody can move.
+ * A file whose pages come from plugged memory while there is any, and nothing
+ * else because of it.
  */
-static inline int refill_from_plugged(int fd, uint64_t pages, uint64_t part,
-				      uint64_t stay)
+static inline int plugged_create(uint64_t length, uint32_t flags, uint32_t thp)
 {
-	for (uint64_t i = stay; i < pages; i += part)
-		if (punch(fd, i * PAGE, (part - stay) * PAGE))
-			return -1;
-	if (use_node(PLUGGED_NODE))
-		return -1;
-	for (uint64_t i = stay; i < pages; i += part)
-		if (populate(fd, i * PAGE, (part - stay) * PAGE))
-			return -1;
-	/* The kernel knows that it could move them once they are on the LRU. */
-	return use_any_node() || compact() ? -1 : 0;
+	const struct restrictedmem_create args = {
+		.size = sizeof(args),
+		.length = length,
+		.flags = flags,
+		.thp = thp,
+		.numa = RESTRICTEDMEM_NUMA_PREFERRED,
+		.nodes = 1ULL << PLUGGED_NODE,
+	};
+
+	return create_with(&args);
+}
+
+/* How many pages of plugged memory are slabs or page tables? */
+static inline uint64_t plugged_kernel_pages(const struct plugged *p)
+{
+	const uint64_t kernel = 1ULL << KPF_SLAB | 1ULL << KPF_PGTABLE;
+	int fd = open("/proc/kpageflags", O_RDONLY | O_CLOEXEC);
+	uint64_t flags[512], nr = 0;
+
+	for (uint64_t i = 0; i < p->nr * p->block_pages; i += ARRAY_SIZE(flags)) {
+		uint64_t pfn = p->blocks[i / p->block_pages] * p->block_pages +
+			       i % p->block_pages;
+
+		if (pread(fd, flags, sizeof(flags), pfn * sizeof(*flags)) !=
+		    sizeof(flags)) {
+			nr = ~0ULL;
+			break;
+		}
+		for (int j = 0; j < ARRAY_SIZE(flags); j++)
+			nr += !!(flags[j] & kernel);
+	}
+	close(fd);
+	return nr;
 }
 
 #endif /* HOSTILE_H */

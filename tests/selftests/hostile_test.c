@@ -29,30 +29,23 @@ FIXTURE(host) {
 	int id;
 	bool swaps;
 	uint64_t pages;
-	uint64_t part;
-	uint64_t stay;
 	uint64_t *pfns;
+	struct plugged plugged;
 };
 
 FIXTURE_VARIANT(host) {
 	uint32_t thp;
 	uint64_t pages;
-	uint64_t part;	/* of which the first ... */
-	uint64_t stay;	/* pages stay where they are */
 };
 
 FIXTURE_VARIANT_ADD(host, small) {
 	.thp = RESTRICTEDMEM_THP_NEVER,
 	.pages = 2048,
-	.part = 64,
-	.stay = 1,
 };
 
 FIXTURE_VARIANT_ADD(host, huge) {
 	.thp = RESTRICTEDMEM_THP_ALWAYS,
 	.pages = 4 * HUGE_PAGES,
-	.part = 4 * HUGE_PAGES,
-	.stay = HUGE_PAGES,
 };
 
 /* Write a page's pattern and note where it is. */
@@ -74,8 +67,6 @@ FIXTURE_SETUP(host)
 
 	ASSERT_EQ(0, accounts_begin(&self->accounts));
 	self->pages = variant->pages;
-	self->part = variant->part;
-	self->stay = variant->stay;
 	self->pfns = calloc(self->pages, sizeof(*self->pfns));
 	self->c = consumer_open();
 	ASSERT_LE(0, self->c);
@@ -413,61 +404,67 @@ TEST_F(host, merges_equal_pages)
 TEST_F(host, migrates_the_process)
 {
 	unsigned long from = 1 << 0, to = 1 << PLUGGED_NODE;
-	struct plugged p;
 
 	NEEDS_PLUGGED();
-	ASSERT_EQ(0, plugged_find(&p));
-	ASSERT_EQ(0, plugged_set(&p, "online_movable"));
+	ASSERT_EQ(0, plugged_find(&self->plugged));
+	ASSERT_EQ(0, plugged_set(&self->plugged, "online_movable"));
 	EXPECT_LE(0, syscall(SYS_migrate_pages, 0, 8 * sizeof(from), &from, &to));
 	EXPECT_ALL_UNTOUCHED();
 	EXPECT_LE(0, syscall(SYS_migrate_pages, 0, 8 * sizeof(from), &to, &from));
 	EXPECT_EQ(0, write_text("/sys/kernel/mm/lru_gen/enabled", "y"));
 	reclaim(self->accounts.group);
 	EXPECT_EQ(0, write_text("/sys/kernel/mm/lru_gen/enabled", "n"));
-	EXPECT_EQ(0, plugged_set(&p, "offline"));
+	EXPECT_EQ(0, plugged_set(&self->plugged, "offline"));
 	EXPECT_ALL_UNTOUCHED();
 }
 
 /* Hotplug */
 
-/* As hostile.h does it, with contents. */
-static int refill(FIXTURE_DATA(host) *self)
+/* Give the file up for another one, all of it in plugged memory if it can be. */
+static int move_to_plugged(FIXTURE_DATA(host) *self, uint32_t thp)
 {
-	if (refill_from_plugged(self->fd, self->pages, self->part, self->stay))
+	if (unbind(self->c, self->id) || close(self->fd))
+		return -1;
+	self->fd = plugged_create(self->pages * PAGE, 0, thp);
+	if (self->fd < 0)
+		return -1;
+	self->id = bind_range(self->c, self->fd, 0, self->pages);
+	if (self->id <= 0)
 		return -1;
 	for (uint64_t i = 0; i < self->pages; i++)
-		if (i % self->part >= self->stay && fill(self, i))
+		if (fill(self, i))
 			return -1;
-	return 0;
+	/* The kernel knows that it could move them once they are on the LRU. */
+	return compact();
 }
 
 /* How many pages are in plugged memory? */
-static uint64_t count_in(FIXTURE_DATA(host) *self, const struct plugged *p)
+static uint64_t count_in_plugged(FIXTURE_DATA(host) *self)
 {
 	uint64_t nr = 0;
 
 	for (uint64_t i = 0; i < self->pages; i++)
-		nr += plugged_has(p, self->pfns[i]);
+		nr += plugged_has(&self->plugged, self->pfns[i]);
 	return nr;
 }
 
-#define ASSERT_IN_PLUGGED(_p) do {					\
-	ASSERT_EQ(0, refill(self));			\
-	ASSERT_EQ(self->pages - self->pages / self->part * self->stay,	\
-		  count_in(self, _p));					\
+/* All of our pages are in plugged memory, and none of the kernel's own. */
+#define ASSERT_IN_PLUGGED() do {					\
+	ASSERT_EQ(0, plugged_set(&self->plugged, "online_kernel"));	\
+	ASSERT_EQ(0, move_to_plugged(self, variant->thp));		\
+	ASSERT_EQ(self->pages, count_in_plugged(self));			\
+	ASSERT_EQ(0, plugged_kernel_pages(&self->plugged));		\
 } while (0)
 
 TEST_F(host, unplugs_the_memory_we_are_in)
 {
 	uint64_t failed = vmstat("pgmigrate_fail");
 	unsigned int block;
-	struct plugged p;
 
 	NEEDS_PLUGGED();
-	ASSERT_EQ(0, plugged_find(&p));
-	ASSERT_EQ(0, plugged_set(&p, "online_kernel"));
-	ASSERT_IN_PLUGGED(&p);
-	block = self->pfns[self->pages - 1] / p.block_pages;
+	ASSERT_EQ(0, plugged_find(&self->plugged));
+	ASSERT_IN_PLUGGED();
+	block = self->pfns[self->pages - 1] / self->plugged.block_pages;
 	EXPECT_EQ(EINTR, block_offline_for(block, 3));
 	EXPECT_LT(failed, vmstat("pgmigrate_fail"));
 	EXPECT_TRUE(block_is_online(block));
@@ -476,21 +473,17 @@ TEST_F(host, unplugs_the_memory_we_are_in)
 	/* Without us it goes. */
 	ASSERT_EQ(0, punch(self->fd, 0, self->pages * PAGE));
 	EXPECT_EQ(0, block_offline_for(block, 30));
-	for (int i = 0; i < p.nr; i++)
-		if (p.blocks[i] != block)
-			EXPECT_EQ(0, block_offline_for(p.blocks[i], 30));
+	EXPECT_EQ(0, plugged_set(&self->plugged, "offline"));
 }
 
 /* To make a page of 1 GiB the kernel empties all of it, but not of us. */
 TEST_F(host, wants_a_gigantic_page)
 {
 	uint64_t failed = vmstat("pgmigrate_fail");
-	struct plugged p;
 
 	NEEDS_PLUGGED();
-	ASSERT_EQ(0, plugged_find(&p));
-	ASSERT_EQ(0, plugged_set(&p, "online_kernel"));
-	ASSERT_IN_PLUGGED(&p);
+	ASSERT_EQ(0, plugged_find(&self->plugged));
+	ASSERT_IN_PLUGGED();
 	for (int i = 0; i < 3; i++)
 		EXPECT_EQ(0, plugged_gigantic(1));
 	EXPECT_LT(failed, vmstat("pgmigrate_fail"));
@@ -500,21 +493,18 @@ TEST_F(host, wants_a_gigantic_page)
 	ASSERT_EQ(0, punch(self->fd, 0, self->pages * PAGE));
 	EXPECT_EQ(1, plugged_gigantic(1));
 	EXPECT_EQ(0, plugged_gigantic(0));
-	for (int i = 0; i < p.nr; i++)
-		EXPECT_EQ(0, block_offline_for(p.blocks[i], 30));
+	EXPECT_EQ(0, plugged_set(&self->plugged, "offline"));
 }
 
 /* Memory that is meant to be unplugged never gets a page of ours. */
 TEST_F(host, unplugs_movable_memory)
 {
-	struct plugged p;
-
 	NEEDS_PLUGGED();
-	ASSERT_EQ(0, plugged_find(&p));
-	ASSERT_EQ(0, plugged_set(&p, "online_movable"));
-	ASSERT_EQ(0, refill(self));
-	EXPECT_EQ(0, count_in(self, &p));
-	EXPECT_EQ(0, plugged_set(&p, "offline"));
+	ASSERT_EQ(0, plugged_find(&self->plugged));
+	ASSERT_EQ(0, plugged_set(&self->plugged, "online_movable"));
+	ASSERT_EQ(0, move_to_plugged(self, variant->thp));
+	EXPECT_EQ(0, count_in_plugged(self));
+	EXPECT_EQ(0, plugged_set(&self->plugged, "offline"));
 	EXPECT_ALL_UNTOUCHED();
 }
 
