@@ -39,6 +39,19 @@ static inline int compact(void)
 	       write_text("/proc/sys/vm/compact_memory", "1") ? -1 : 0;
 }
 
+/*
+ * Pages come to the LRU by a list of each processor's, a few at a time, and when
+ * compaction has failed to move them once more. The kernel does not know that it
+ * could move those that are still on such a list, and they are not free before
+ * they have left it. This empties the lists; it moves nothing.
+ */
+static inline int drain_lists(void)
+{
+	unsigned long node = 1 << 0;
+
+	return syscall(SYS_migrate_pages, 0, 8 * sizeof(node), &node, &node);
+}
+
 /* The kernel's answer matters: 0 if the page has gone. */
 static inline int soft_offline(uint64_t pfn)
 {
