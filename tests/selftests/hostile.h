@@ -160,9 +160,12 @@ static inline bool was_oom_killed(int status)
 	"/sys/devices/system/node/node1/hugepages/hugepages-1048576kB/nr_hugepages"
 
 /* The debug kernel has its own objects in all memory, which then stays. */
-#define NEEDS_PLUGGED() do {						\
+#define NEEDS_PLUGGED(_p) do {						\
 	if (getenv("RM_SLOW"))						\
 		SKIP(return, "no memory is plugged into the debug kernel"); \
+	ASSERT_EQ(0, plugged_find(_p));					\
+	if (!plugged_is_offline(_p))					\
+		SKIP(return, "a test that failed has left memory online"); \
 } while (0)
 
 struct plugged {
@@ -217,6 +220,14 @@ static inline bool block_is_online(unsigned int block)
 			 sizeof(text)) > 0 && !strcmp(text, "online\n");
 }
 
+static inline bool plugged_is_offline(const struct plugged *p)
+{
+	for (int i = 0; i < p->nr; i++)
+		if (block_is_online(p->blocks[i]))
+			return false;
+	return true;
+}
+
 /* @state: "online_kernel", "online_movable" or "offline" */
 static inline int block_set(unsigned int block, const char *state)
 {
@@ -244,19 +255,20 @@ static inline int block_offline_for(unsigned int block, unsigned int seconds)
 	return WIFEXITED(status) ? WEXITSTATUS(status) : EINTR;
 }
 
-/* What is online already stays what it is. */
+/* What is online already stays what it is; one block that fails is not all. */
 static inline int plugged_set(const struct plugged *p, const char *state)
 {
 	bool off = !strcmp(state, "offline");
+	int r = 0;
 
 	for (int i = 0; i < p->nr; i++) {
 		unsigned int block = p->blocks[i];
 
 		if (block_is_online(block) == off &&
 		    (off ? block_offline_for(block, 30) : block_set(block, state)))
-			return -1;
+			r = -1;
 	}
-	return 0;
+	return r;
 }
 
 /* Ask for so many pages of 1 GiB; how many there are then, or -1. */

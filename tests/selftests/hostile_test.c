@@ -127,6 +127,8 @@ FIXTURE_TEARDOWN(host)
 	EXPECT_STREQ("", accounts_end(&self->accounts));
 	if (self->swaps)
 		EXPECT_EQ(0, swap_off());
+	/* Should the test have failed, that is no matter for the next one. */
+	plugged_set(&self->plugged, "offline");
 	free(self->pfns);
 }
 
@@ -405,8 +407,7 @@ TEST_F(host, migrates_the_process)
 {
 	unsigned long from = 1 << 0, to = 1 << PLUGGED_NODE;
 
-	NEEDS_PLUGGED();
-	ASSERT_EQ(0, plugged_find(&self->plugged));
+	NEEDS_PLUGGED(&self->plugged);
 	ASSERT_EQ(0, plugged_set(&self->plugged, "online_movable"));
 	EXPECT_LE(0, syscall(SYS_migrate_pages, 0, 8 * sizeof(from), &from, &to));
 	EXPECT_ALL_UNTOUCHED();
@@ -460,8 +461,7 @@ TEST_F(host, unplugs_the_memory_we_are_in)
 	unsigned int block;
 	uint64_t failed;
 
-	NEEDS_PLUGGED();
-	ASSERT_EQ(0, plugged_find(&self->plugged));
+	NEEDS_PLUGGED(&self->plugged);
 	ASSERT_IN_PLUGGED();
 	failed = vmstat("pgmigrate_fail");
 	block = self->pfns[self->pages - 1] / self->plugged.block_pages;
@@ -481,8 +481,7 @@ TEST_F(host, wants_a_gigantic_page)
 {
 	uint64_t failed;
 
-	NEEDS_PLUGGED();
-	ASSERT_EQ(0, plugged_find(&self->plugged));
+	NEEDS_PLUGGED(&self->plugged);
 	ASSERT_IN_PLUGGED();
 	failed = vmstat("pgmigrate_fail");
 	for (int i = 0; i < 3; i++) {
@@ -503,8 +502,7 @@ TEST_F(host, wants_a_gigantic_page)
 /* Memory that is meant to be unplugged never gets a page of ours. */
 TEST_F(host, unplugs_movable_memory)
 {
-	NEEDS_PLUGGED();
-	ASSERT_EQ(0, plugged_find(&self->plugged));
+	NEEDS_PLUGGED(&self->plugged);
 	ASSERT_EQ(0, plugged_set(&self->plugged, "online_movable"));
 	ASSERT_EQ(0, move_to_plugged(self, variant->thp));
 	EXPECT_EQ(0, count_in_plugged(self));
