@@ -265,9 +265,9 @@ static void parse_options(struct options *opt, int argc, char **argv)
 		fail("no --kernel (see --help)");
 		exit(END_USAGE);
 	}
-	if (opt->pool && ((opt->backing != BACKING_RESTRICTED && opt->backing != BACKING_IN_PLACE) ||
-			  opt->memory % opt->pool)) {
-		fail("--pool: only for --backing restricted or in-place, and whole pages of --memory");
+	if (opt->pool && (opt->memory % opt->pool || (opt->backing != BACKING_RESTRICTED &&
+						      opt->backing != BACKING_IN_PLACE))) {
+		fail("--pool: for --backing restricted or in-place, and a --memory of whole pages");
 		exit(END_USAGE);
 	}
 	if (opt->nr_disks && opt->backing != BACKING_IN_PLACE && opt->backing != BACKING_MEMFD) {
