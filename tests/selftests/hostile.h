@@ -39,6 +39,19 @@ static inline int compact(void)
 	       write_text("/proc/sys/vm/compact_memory", "1") ? -1 : 0;
 }
 
+/*
+ * Pages come to the LRU by a list of each processor's, a few at a time, and when
+ * compaction has failed to move them once more. The kernel does not know that it
+ * could move those that are still on such a list, and they are not free before
+ * they have left it. This empties the lists; it moves nothing.
+ */
+static inline int drain_lists(void)
+{
+	unsigned long node = 1 << 0;
+
+	return syscall(SYS_migrate_pages, 0, 8 * sizeof(node), &node, &node);
+}
+
 /* The kernel's answer matters: 0 if the page has gone. */
 static inline int soft_offline(uint64_t pfn)
 {
@@ -137,7 +150,8 @@ static inline bool was_oom_killed(int status)
  * One page there of the kernel's own, and it does not even try to take a block
  * offline (EBUSY). A task's policy must therefore not lead there: it holds for
  * all that the kernel allocates for the task, if only to end the policy. Nor may
- * a cgroup be made while it is online, of which each node gets its part.
+ * cgroups or slab caches be made while it is online, of which each node gets its
+ * part; modules bring such caches.
  */
 
 #define PLUGGED_NODE	1
@@ -268,7 +282,10 @@ static inline int plugged_gigantic(unsigned int nr)
 	return atoi(text);
 }
 
-/* A file whose pages come from plugged memory, and nothing else because of it. */
+/*
+ * A file whose pages come from plugged memory while there is any, and nothing
+ * else because of it.
+ */
 static inline int plugged_create(uint64_t length, uint32_t flags, uint32_t thp)
 {
 	const struct restrictedmem_create args = {
@@ -276,7 +293,7 @@ static inline int plugged_create(uint64_t length, uint32_t flags, uint32_t thp)
 		.length = length,
 		.flags = flags,
 		.thp = thp,
-		.numa = RESTRICTEDMEM_NUMA_BIND,
+		.numa = RESTRICTEDMEM_NUMA_PREFERRED,
 		.nodes = 1ULL << PLUGGED_NODE,
 	};
 

@@ -23,7 +23,7 @@
 #define STEADY		(2 * HUGE_PAGES)	/* pages that are never punched */
 #define VCPUS		2
 #define ROUNDS		2000	/* of each vCPU, at least */
-#define TIMES		3	/* that each of the host's threads went round */
+#define TIMES		2	/* that each of the host's threads went round */
 
 GUEST_INLINE uint64_t word_of(uint64_t gpa)
 {
@@ -102,9 +102,9 @@ static void start_vcpu(FIXTURE_DATA(guest) *self, int i)
 FIXTURE_SETUP(guest)
 {
 	ASSERT_EQ(0, accounts_begin(&self->accounts));
+	ASSERT_EQ(0, swap_on());
 	ASSERT_EQ(0, plugged_find(&self->plugged));
 	ASSERT_EQ(0, plugged_set(&self->plugged, "online_kernel"));
-	ASSERT_EQ(0, swap_on());
 	self->fd = plugged_create(SIZE, RESTRICTEDMEM_CREATE_VIEWS, variant->thp);
 	ASSERT_LE(0, self->fd);
 	self->view = link_view(self->fd);
@@ -115,8 +115,6 @@ FIXTURE_SETUP(guest)
 	ASSERT_LT(0, self->id);
 
 	ASSERT_EQ(0, populate(self->fd, 0, SIZE));
-	/* The kernel knows that it could move them once they are on the LRU. */
-	ASSERT_EQ(0, compact());
 	vm_create(&self->vm, KVM_X86_SW_PROTECTED_VM);
 	vm_add_private(&self->vm, SLOT, DATA, SIZE, NULL, self->fd);
 	for (int i = 0; i < VCPUS; i++) {
@@ -127,6 +125,7 @@ FIXTURE_SETUP(guest)
 		self->pfns[i] = get_pfn(self->c, self->id, i);
 		ASSERT_TRUE(plugged_has(&self->plugged, self->pfns[i]));
 	}
+	ASSERT_EQ(0, plugged_kernel_pages(&self->plugged));
 }
 
 FIXTURE_TEARDOWN(guest)
@@ -182,7 +181,7 @@ static int take_offline(FIXTURE_DATA(guest) *self)
 {
 	uint64_t pfn = self->pfns[any(STEADY)];
 
-	if (!soft_offline(pfn) || plugged_gigantic(1) != 0)
+	if (!soft_offline(pfn) || drain_lists() || plugged_gigantic(1) != 0)
 		return -1;
 	return block_offline_for(pfn / self->plugged.block_pages, 1) ? 0 : -1;
 }

@@ -224,6 +224,7 @@ TEST_F(device, info_says_what_there_is)
 	EXPECT_EQ(0, info.features & ~(RESTRICTEDMEM_FEATURE_KVM |
 				       RESTRICTEDMEM_FEATURE_ALIASES |
 				       RESTRICTEDMEM_FEATURE_LINK |
+				       RESTRICTEDMEM_FEATURE_IN_PLACE |
 				       RESTRICTEDMEM_FEATURE_NUMA |
 				       RESTRICTEDMEM_FEATURE_THP));
 	EXPECT_EQ(0, info.limit);
@@ -278,7 +279,7 @@ TEST_F(device, info_counts_resident_bytes)
 
 TEST_F(device, unknown_flags)
 {
-	for (int bit = 3; bit < 32; bit++) {
+	for (int bit = 4; bit < 32; bit++) {
 		self->args.flags = 1U << bit;
 		EXPECT_FAILS(EINVAL, do_create(self->dev, &self->args));
 	}
