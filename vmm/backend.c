@@ -16,6 +16,8 @@
  *	look SEED	is the secret anywhere in it? (guest/secret.h)
  *	peek GPA	reads what is there, up to the length of a secret
  *	poke GPA TEXT	writes text
+ *	hold GPA	has the kernel hold a page, in a pipe
+ *	release		lets go of it
  *	beyond		tries to get more out of the descriptors than it was given
  *	garble		writes nonsense to the queue
  *	nonsense	answers the next message with nonsense
@@ -32,6 +34,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -82,6 +85,7 @@ static struct mapped mapped[MAX_MAPPED];
 static unsigned int nr_mapped;
 static u8 disk[DISK_SIZE];
 static int sock = -1, kick = -1, call = -1;
+static int held[2];		/* a pipe */
 static bool slots = true, stalled, nonsense;
 
 static struct {
@@ -380,6 +384,26 @@ static void poke(u64 gpa, const char *text)
 		printf("WROTE %s\n", strcpy((char *)p, text));
 }
 
+/* As direct I/O that does not end would */
+static void hold(u64 gpa)
+{
+	struct iovec iov = { find(gpa, NULL, false), PAGE };
+
+	if (!iov.iov_base)
+		printf("NO MAPPING\n");
+	else if (pipe(held) || vmsplice(held[1], &iov, 1, 0) != PAGE)
+		printf("FAILED %s\n", strerrorname_np(errno));
+	else
+		printf("HELD\n");
+}
+
+static void release(void)
+{
+	close(held[0]);
+	close(held[1]);
+	printf("RELEASED\n");
+}
+
 static void attempt(const char *what, bool success)
 {
 	printf("%s %s: %s\n", success ? "SUCCEEDED" : "REFUSED", what,
@@ -467,6 +491,10 @@ static void command(void)
 		peek(number);
 	else if (!strcmp(word, "poke"))
 		poke(number, text);
+	else if (!strcmp(word, "hold"))
+		hold(number);
+	else if (!strcmp(word, "release"))
+		release();
 	else if (!strcmp(word, "beyond"))
 		beyond();
 	else if (!strcmp(word, "garble"))

@@ -39,7 +39,7 @@ gpa() { # gpa PAGE: where the page of /dev/rmpage is
 }
 
 echo "TAP version 13"
-echo "1..49"
+echo "1..55"
 
 is "a guest with a disk comes up" pair_start in-place 5 ""
 is "its disk works" guest_says "OK disk" disk
@@ -64,7 +64,15 @@ is "and has the other one" backend_says "READ written by" "peek $(gpa 4)"
 is "the contents stayed" guest_says "OK look" "look 3 1"
 is "the guest shares it again" guest_says "OK share" "share 3 1"
 is "the old mapping does not come back" backend_says "SIGBUS in [1-9]" "look 5"
-guest "private 3 2" >/dev/null
+guest "private 3 1" >/dev/null
+
+# Of pages 2 to 5 only number 4 is shared, and held.
+is "the backend has the kernel hold a page" backend_says HELD "hold $(gpa 4)"
+is "so it cannot be taken back" guest_says "FAIL private 2 4: Resource temporarily" "private 2 4"
+is "and is shared still" backend_says "READ" "peek $(gpa 4)"
+is "but not what was private beside it" backend_says "NOT SEEN in 0" "look 5"
+is "the page is let go" backend_says RELEASED release
+is "and can be taken back" guest_says "OK private" "private 2 4"
 guest "fill 0 64" >/dev/null
 
 # The backend takes four regions, one of which is the pool.
