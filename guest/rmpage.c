@@ -7,8 +7,9 @@
  * which only the kernel may ask for).
  *
  *	/dev/rmpage	mmap(2) gives the pages. What is written to it is done:
- *			"share FIRST COUNT" or "private FIRST COUNT", in pages.
- *			read(2) says where they are.
+ *			"share FIRST COUNT" or "private FIRST COUNT", in pages, or
+ *			with "share@" and "private@" in the guest's page numbers,
+ *			whosever pages these are. read(2) says where ours are.
  */
 #include <linux/bits.h>
 #include <linux/fs.h>
@@ -27,20 +28,24 @@ static char *pages;
 
 static ssize_t rmpage_write(struct file *file, const char __user *from, size_t len, loff_t *pos)
 {
+	char text[64] = "", word[12];
 	unsigned long first, count;
-	char text[64] = "", word[8];
 	long ret;
 
 	if (len >= sizeof(text))
 		return -EINVAL;
 	if (copy_from_user(text, from, len))
 		return -EFAULT;
-	if (sscanf(text, "%7s %lu %lu", word, &first, &count) != 3 || first >= PAGES ||
-	    !count || count > PAGES - first)
+	if (sscanf(text, "%11s %lu %lu", word, &first, &count) != 3)
 		return -EINVAL;
-	ret = kvm_hypercall3(KVM_HC_MAP_GPA_RANGE, virt_to_phys(pages) + first * PAGE_SIZE, count,
-			     strcmp(word, "share") ? KVM_MAP_GPA_RANGE_ENCRYPTED :
-			     KVM_MAP_GPA_RANGE_DECRYPTED);
+	if (!strchr(word, '@')) {
+		if (first >= PAGES || !count || count > PAGES - first)
+			return -EINVAL;
+		first += virt_to_phys(pages) >> PAGE_SHIFT;
+	}
+	ret = kvm_hypercall3(KVM_HC_MAP_GPA_RANGE, first << PAGE_SHIFT, count,
+			     word[0] == 's' ? KVM_MAP_GPA_RANGE_DECRYPTED :
+			     KVM_MAP_GPA_RANGE_ENCRYPTED);
 	/* KVM's own numbers are not errno's. */
 	return ret == -EAGAIN ? -EAGAIN : ret ? -EIO : len;
 }

@@ -201,6 +201,8 @@ static int __init rmshare_init(void)
 		free_pages((unsigned long)pool, POOL_ORDER);
 		return -ENXIO;
 	}
+	pr_info("rmshare: %lu KiB at %#llx are shared\n", POOL_SIZE / 1024,
+		(u64)virt_to_phys(pool));
 	return bus_register_notifier(&pci_bus_type, &notifier);
 }
 module_init(rmshare_init);

@@ -8,8 +8,10 @@
  * vhost_blk_sync() makes it so after each conversion.
  *
  * Regions that the backend has stay as they are for as long as all of them is
- * shared, because it may be at work there. If it can only be given all regions
- * at once, or has too few, they are made anew.
+ * shared, because it may be at work there. The one with the queue stays as long as
+ * the queue is shared; what is not shared any more is SIGBUS there, instead of no
+ * address. If the backend can only be given all regions at once, or has too few,
+ * they are made anew.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -244,7 +246,9 @@ static int update_regions(struct disk *disk)
 	int ret = 0;
 
 	for (i = disk->nr_regions; i--; )
-		if (!shared_covers(vm, disk->regions[i].gpa, disk->regions[i].size))
+		if (!shared_covers(vm, disk->regions[i].gpa, disk->regions[i].size) &&
+		    !(disk->started && has_queue(disk, disk->regions[i].gpa,
+						 disk->regions[i].size)))
 			remove_region(disk, i);
 	full = disk->nr_regions + count_gaps(disk) > disk->max_regions;
 	for (i = disk->nr_regions; full && i--; )

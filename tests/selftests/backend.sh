@@ -39,7 +39,7 @@ gpa() { # gpa PAGE: where the page of /dev/rmpage is
 }
 
 echo "TAP version 13"
-echo "1..55"
+echo "1..59"
 
 is "a guest with a disk comes up" pair_start in-place 5 ""
 is "its disk works" guest_says "OK disk" disk
@@ -85,6 +85,11 @@ is "the disk works" guest_says "OK disk" disk
 for page in 10 20 11 30 21 40; do guest "private $page 1" >/dev/null; done
 is "all taken back, there is the pool alone" regions 1
 is "and no secret anywhere" backend_says "NOT SEEN in 0" "look 5"
+pool=$(sed -n 's/^rmvm: window gpa \(0x[0-9a-f]*\) size 0x400000 .*/\1/p' "$tmp/guest.err")
+is "a part of the pool is taken back" guest_says "OK private" "private@ $((pool / 4096 + 900)) 8"
+is "the region with the queue stays" regions 1
+is "with SIGBUS in it" backend_says "^SIGBUS" "peek $((pool + 900 * 4096))"
+is "the disk works still" guest_says "OK disk" disk
 is "nonsense in the queue" backend_says GARBLED garble
 is "costs the guest its disk" guest_says "FAIL disk" disk
 is "and no more" lives

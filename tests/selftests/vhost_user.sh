@@ -26,6 +26,10 @@ is() { # is NAME COMMAND...: one line of TAP
 says() { grep -q "GUEST OK $1" "$tmp/out"; }
 stat_of() { sed -n "s/^$1: //p" "$tmp/stats"; }
 
+appears() { # appears TEXT FILE: or the VM ends
+	until grep -q "$1" "$2"; do kill -0 "$vm" 2>/dev/null || break; sleep 0.1; done
+}
+
 make_disk() {
 	rm -rf "$tmp/disk" "$tmp/files"
 	mkdir "$tmp/files"
@@ -99,7 +103,7 @@ windows_kib() {
 }
 
 echo "TAP version 13"
-echo "1..19"
+echo "1..23"
 
 make_disk
 start_daemon "file,filename=$tmp/disk"
@@ -137,10 +141,32 @@ sync
 losetup --detach "$loop"
 is "direct I/O: the host finds the same on the disk" same_file
 
+# A guest that has the disk read and write where it shares nothing
+make_disk
+start_daemon "file,filename=$tmp/disk"
+mkfifo "$tmp/in"
+exec 6<>"$tmp/in"
+build/vmm/rmvm -k "$kernel" -i "$initrd" -m 256M -b in-place -v --vhost-user-blk "$tmp/socket" \
+	--backend-timeout 60 -a 'quiet rm.do=pages rm.lie=1' --timeout "$limit" \
+	<&6 >"$tmp/out" 2>"$tmp/err" &
+vm=$!
+appears 'nvalid' "$tmp/daemon"
+is "a guest that lies: the backend refuses the address" grep -q 'nvalid' "$tmp/daemon"
+is "and lives" kill -0 "$daemon"
+is "its windows were one page" test "$(windows_kib)" = 4
+appears 'GUEST DONE' "$tmp/out"
+echo check >&6
+appears 'OK fork' "$tmp/out"
+is "and the guest goes on" says fork
+sed 's/^/# /' "$tmp/err" "$tmp/daemon"
+kill "$vm" 2>/dev/null || :
+wait "$vm" 2>/dev/null || :
+stop_daemon
+
 # Without rmshare.ko the guest's queue is private.
 start_daemon "file,filename=$tmp/disk"
 start_guest in-place ''
-until grep -q 'does not share the queue' "$tmp/err"; do kill -0 "$vm" || break; sleep 0.1; done
+appears 'does not share the queue' "$tmp/err"
 is "a guest that shares nothing: it is said" grep -q 'does not share the queue' "$tmp/err"
 is "and the backend has nothing" test "$(mappings)" = ""
 is "and the VM is still there" kill "$vm"

@@ -10,7 +10,7 @@ bin=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../build/vmm" && pwd -P)
 limit=${RM_GUEST_LIMIT:-100}
 vm='' backend=''
 
-# pair_start BACKING SEED [WORD] rmvm-options...: WORD is the backend's
+# pair_start BACKING SEED WORD rmvm-options...: WORD is the backend's, or empty
 pair_start() {
 	local word=$3
 	pair_stop

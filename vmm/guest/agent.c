@@ -466,7 +466,8 @@ static void try_disk(void)
 }
 
 /*
- * FIRST COUNT are pages of /dev/rmpage. After each line: DONE.
+ * FIRST COUNT are pages of /dev/rmpage; share@ and private@ take the guest's page
+ * numbers. After each line: DONE.
  *	share | private | discard | fill | zero | look FIRST COUNT
  *	show FIRST	the text that is there
  *	check		is the guest still well?
@@ -479,7 +480,7 @@ static void pages_command(int fd, char *all, const char *line)
 
 	if (sscanf(line, "%15s %lu %lu", word, &first, &count) < 1)
 		return;
-	if (!strcmp(word, "share") || !strcmp(word, "private"))
+	if (!strncmp(word, "share", 5) || !strncmp(word, "private", 7))
 		convert_pages(fd, line, word, first, count);
 	else if (!strcmp(word, "discard"))
 		discard_pages(first, count);
