@@ -42,6 +42,8 @@
  *	or by being the VM's last user
  * @aliasing: how many slots of files with aliases there were, ever; written
  *	under KVM's slots_lock
+ * @in_place: there was a slot of a file in place, ever; written under KVM's
+ *	slots_lock
  */
 struct restrictedmem_kvm {
 	void *kvm;
@@ -50,6 +52,7 @@ struct restrictedmem_kvm {
 	struct rm_attrs attributes;
 	struct list_head slots;
 	unsigned long aliasing;
+	bool in_place;
 };
 
 /* KVM_MEMORY_ATTRIBUTE_PRIVATE */
@@ -264,6 +267,7 @@ restrictedmem_kvm_bind(struct restrictedmem_kvm *vm, unsigned int fd,
 	}
 	list_add(&slot->list, &vm->slots);
 	WRITE_ONCE(vm->aliasing, vm->aliasing + aliases);
+	vm->in_place |= slot->in_place;
 	fput(file);
 	return slot;
 
@@ -357,17 +361,8 @@ static bool rm_kvm_overlap(struct restrictedmem_kvm_slot *slot, u64 *start,
 	return *start < *end;
 }
 
-/**
- * restrictedmem_kvm_is_in_place() - is a range all in slots of files in place?
- * @vm: the VM
- * @start: first gfn
- * @end: the gfn after the last
- *
- * Context: Process context. KVM's slots_lock is held.
- * Return: true if so; then a change of attributes needs no invalidation.
- */
-bool restrictedmem_kvm_is_in_place(struct restrictedmem_kvm *vm, u64 start,
-				   u64 end)
+/* Is all of a range in slots of files in place? */
+static bool rm_kvm_is_in_place(struct restrictedmem_kvm *vm, u64 start, u64 end)
 {
 	struct restrictedmem_kvm_slot *slot;
 	u64 nr = 0;
@@ -382,7 +377,6 @@ bool restrictedmem_kvm_is_in_place(struct restrictedmem_kvm *vm, u64 start,
 	}
 	return nr == end - start;
 }
-EXPORT_SYMBOL_GPL(restrictedmem_kvm_is_in_place);
 
 static int rm_kvm_convert_slot(struct restrictedmem_kvm_slot *slot, u64 start,
 			       u64 end, u64 attributes, bool zero)
@@ -395,31 +389,17 @@ static int rm_kvm_convert_slot(struct restrictedmem_kvm_slot *slot, u64 start,
 			  zero, &done);
 }
 
-/**
- * restrictedmem_kvm_convert() - convert what is in place of a range
- * @vm: the VM
- * @start: first gfn
- * @end: the gfn after the last
- * @attributes: KVM_MEMORY_ATTRIBUTE_*
- * @flags: RESTRICTEDMEM_CONVERT_*, 0 for the default; other than 0 only for a
- *	range for which restrictedmem_kvm_is_in_place()
- *
- * To be called before the attributes are changed, also where they are as asked
- * for: the file can have been converted by itself.
- *
- * Context: Process context, may sleep. KVM's slots_lock is held.
- * Return: 0; -EINVAL flags; the errors of rm_convert(), with some of the range
- * converted: to repeat it goes on.
- */
-int restrictedmem_kvm_convert(struct restrictedmem_kvm *vm, u64 start, u64 end,
-			      u64 attributes, u64 flags)
+/* Kept apart from the many calls for VMs that have nothing in place. */
+static noinline int rm_kvm_convert(struct restrictedmem_kvm *vm, u64 start,
+				   u64 end, u64 attributes, u64 flags,
+				   bool *all)
 {
 	struct restrictedmem_kvm_slot *slot;
 	int r = 0;
 
-	if (flags && ((flags != RESTRICTEDMEM_CONVERT_ZERO &&
-		       flags != RESTRICTEDMEM_CONVERT_PRESERVE) ||
-		      !restrictedmem_kvm_is_in_place(vm, start, end)))
+	*all = rm_kvm_is_in_place(vm, start, end);
+	if (flags && (!*all || (flags != RESTRICTEDMEM_CONVERT_ZERO &&
+				flags != RESTRICTEDMEM_CONVERT_PRESERVE)))
 		return -EINVAL;
 	list_for_each_entry(slot, &vm->slots, list) {
 		u64 from = start, to = end;
@@ -431,6 +411,32 @@ int restrictedmem_kvm_convert(struct restrictedmem_kvm *vm, u64 start, u64 end,
 			break;
 	}
 	return r;
+}
+
+/**
+ * restrictedmem_kvm_convert() - convert what is in place of a range
+ * @vm: the VM
+ * @start: first gfn
+ * @end: the gfn after the last
+ * @attributes: KVM_MEMORY_ATTRIBUTE_*
+ * @flags: RESTRICTEDMEM_CONVERT_*, 0 for the default; other than 0 only for a
+ *	range that is all in slots of files in place
+ * @all: whether it is; then a change of attributes needs no invalidation
+ *
+ * To be called before the attributes are changed, also where they are as asked
+ * for: the file can have been converted by itself.
+ *
+ * Context: Process context, may sleep. KVM's slots_lock is held.
+ * Return: 0; -EINVAL flags; the errors of rm_convert(), with some of the range
+ * converted: to repeat it goes on.
+ */
+int restrictedmem_kvm_convert(struct restrictedmem_kvm *vm, u64 start, u64 end,
+			      u64 attributes, u64 flags, bool *all)
+{
+	if (vm->in_place)
+		return rm_kvm_convert(vm, start, end, attributes, flags, all);
+	*all = false;
+	return flags ? -EINVAL : 0;
 }
 EXPORT_SYMBOL_GPL(restrictedmem_kvm_convert);
 

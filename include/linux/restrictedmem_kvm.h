@@ -77,10 +77,8 @@ void restrictedmem_kvm_cancel(struct restrictedmem_kvm_slot *slot);
 bool restrictedmem_kvm_has_aliases(struct restrictedmem_kvm *vm);
 
 bool restrictedmem_kvm_is_private(struct restrictedmem_kvm *vm, u64 gfn);
-bool restrictedmem_kvm_is_in_place(struct restrictedmem_kvm *vm, u64 start,
-				   u64 end);
 int restrictedmem_kvm_convert(struct restrictedmem_kvm *vm, u64 start, u64 end,
-			      u64 attributes, u64 flags);
+			      u64 attributes, u64 flags, bool *all);
 int restrictedmem_kvm_set_attributes(struct restrictedmem_kvm *vm, u64 start,
 				     u64 end, u64 attributes);
 bool restrictedmem_kvm_has_attributes(struct restrictedmem_kvm *vm, u64 start,
