@@ -8,8 +8,8 @@
 # where the patches look, elsewhere, and in its version.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-# shellcheck source=tests/selftests/tap.sh
-. tests/selftests/tap.sh
+# shellcheck source=tests/tap.sh
+. tests/tap.sh
 kver=$(scripts/kver)
 work=$PWD/build/host-tests
 rm -rf "$work"

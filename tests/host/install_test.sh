@@ -8,8 +8,8 @@
 # with what is installed, and nothing else, the examples are built.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-# shellcheck source=tests/selftests/tap.sh
-. tests/selftests/tap.sh
+# shellcheck source=tests/tap.sh
+. tests/tap.sh
 root=$(mktemp -d)
 trap 'rm -rf "$root"' EXIT
 kver=$(scripts/kver)

@@ -9,23 +9,16 @@
 # nothing that is not shared, and the guest lives on. Runs in the test machine.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+# shellcheck source=tests/tap.sh
+. tests/tap.sh
 
 kernel=$(KVER='' tests/vm/vmlinux)
 initrd=$(scripts/guest-initrd --modules)
 tmp=$(mktemp -d)
 . vmm/demo/backend.sh
+why() { tail -n 5 "$tmp"/{guest,guest.err,backend,backend.err} | sed 's/^/# /'; }
 trap 'pair_stop; rm -rf "$tmp"' EXIT
-number=0
 
-is() { # is NAME COMMAND...: one line of TAP
-	number=$((number + 1))
-	if "${@:2}"; then
-		echo "ok $number $1"
-	else
-		echo "not ok $number $1"
-		tail -n 5 "$tmp"/{guest,guest.err,backend,backend.err} | sed 's/^/# /'
-	fi
-}
 # guest_says, backend_says TEXT COMMAND: is that its answer, in part?
 guest_says() { grep -q "$1" <<<"$(guest "$2")"; }
 backend_says() { grep -q "$1" <<<"$(backend "$2")"; }

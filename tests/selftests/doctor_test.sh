@@ -8,8 +8,8 @@
 # in a test machine with the kernel's own KVM.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-# shellcheck source=tests/selftests/tap.sh
-. tests/selftests/tap.sh
+# shellcheck source=tests/tap.sh
+. tests/tap.sh
 export PATH=$PWD/build/tools:$PATH
 
 doctor() { rmctl doctor || :; }

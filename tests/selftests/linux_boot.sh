@@ -10,19 +10,15 @@
 # that dies without a word (silent.S). Runs in the test machine.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+# shellcheck source=tests/tap.sh
+. tests/tap.sh
 
 kernel=$(KVER='' tests/vm/vmlinux)
 initrd=$(scripts/guest-initrd)
 log=$(mktemp -d)
 trap 'rm -rf "$log"; kill %% 2>/dev/null || :' EXIT
-number=0
 tracing=/sys/kernel/tracing
 limit=${RM_GUEST_LIMIT:-150} # seconds for a guest
-
-is() { # is NAME COMMAND...: one line of TAP
-	number=$((number + 1))
-	if "${@:2}"; then echo "ok $number $1"; else echo "not ok $number $1"; fi
-}
 
 stat_of() { sed -n "s/^$1: //p" "$log/stats"; }
 no_stat() { [[ $(stat_of "$1") == 0 ]]; }

@@ -8,8 +8,8 @@
 # maps them. Runs in the test machine.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-# shellcheck source=tests/selftests/tap.sh
-. tests/selftests/tap.sh
+# shellcheck source=tests/tap.sh
+. tests/tap.sh
 export PATH=$PWD/build/tools:$PWD/build/selftests:$PATH
 work=${2-}
 

@@ -7,8 +7,8 @@
 # samples/consumer, as docs/consumers.rst uses it. Runs in the test machine.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-# shellcheck source=tests/selftests/tap.sh
-. tests/selftests/tap.sh
+# shellcheck source=tests/tap.sh
+. tests/tap.sh
 export PATH=$PWD/build/tools:$PATH
 control=/sys/kernel/debug/restrictedmem_consumer
 

@@ -9,20 +9,17 @@
 # meanwhile we look at what the backend has mapped. Runs in the test machine.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+# shellcheck source=tests/tap.sh
+. tests/tap.sh
 
 kernel=$(KVER='' tests/vm/vmlinux)
 initrd=$(scripts/guest-initrd --modules)
 tmp=$(mktemp -d)
 limit=${RM_GUEST_LIMIT:-100} # seconds for a guest
 mib=64
-number=0
 daemon='' vm=''
 trap 'kill $daemon $vm 2>/dev/null || :; rm -rf "$tmp"' EXIT
 
-is() { # is NAME COMMAND...: one line of TAP
-	number=$((number + 1))
-	if "${@:2}"; then echo "ok $number $1"; else echo "not ok $number $1"; fi
-}
 says() { grep -q "GUEST OK $1" "$tmp/out"; }
 stat_of() { sed -n "s/^$1: //p" "$tmp/stats"; }
 

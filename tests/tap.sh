@@ -2,14 +2,20 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Copyright (C) 2026 The restrictedmem authors
 #
-# Sourced by tests in shell: lines of TAP. The plan is printed at the end, by
-# done_testing; without it, the run counts as failed.
+# Sourced by tests in shell: lines of TAP. The plan is printed first, or at the
+# end, by done_testing; without it, the run counts as failed. A test that has a
+# function why() says there what may explain a failure.
 
 number=0
 
 is() { # is NAME COMMAND...: one line of TAP
 	number=$((number + 1))
-	if "${@:2}"; then echo "ok $number $1"; else echo "not ok $number $1"; fi
+	if "${@:2}"; then
+		echo "ok $number $1"
+	else
+		echo "not ok $number $1"
+		! declare -F why >/dev/null || why || :
+	fi
 }
 
 skip() { # skip NAME REASON
