@@ -50,6 +50,9 @@
 /* Pages that are converted with the lock taken once. */
 #define RM_CONVERT_CHUNK	(SZ_64M >> PAGE_SHIFT)
 
+/* Pages that a fault maps at most, up to a multiple of that many. */
+#define RM_FAULT_AROUND		16
+
 /* How often a folio is looked at that somebody holds, perhaps in passing. */
 #define RM_HELD_TRIES		20
 
@@ -318,24 +321,57 @@ static bool rm_window_allows(struct rm_window *window, pgoff_t index)
 	       rm_attrs_get(window->ri->shared, index) == RM_SHARED;
 }
 
-static vm_fault_t rm_window_insert(struct vm_fault *vmf, struct folio *folio)
+/*
+ * Map what comes after a page that was faulted in and is as much to be had, rather
+ * than to wait for a fault for each. With the lock of the page's folio, which the
+ * kernel wants for parts of huge pages; others have one each.
+ */
+static void rm_window_map_next(struct rm_inode *ri, struct vm_fault *vmf,
+			       struct folio *locked)
+{
+	struct rm_attrs_run run = { .end = vmf->pgoff + 1 };
+	struct vm_area_struct *vma = vmf->vma;
+	struct page *pages[RM_FAULT_AROUND];
+	struct folio *folio;
+	unsigned long nr = 0;
+	pgoff_t index, end;
+
+	/* Which does not go beyond the window's end: see rm_window_mmap(). */
+	end = min(round_up(run.end, RM_FAULT_AROUND),
+		  vma->vm_pgoff + vma_pages(vma));
+	if (!rm_attrs_next(ri->shared, &run, end) || run.value != RM_SHARED)
+		return;
+	for (index = run.start; index < run.end; index++) {
+		folio = rm_store_find(&ri->store, index);
+		if (!folio || (folio != locked && folio_test_large(folio)))
+			break;
+		pages[nr++] = rm_folio_page(folio, index);
+	}
+	/* It stops at what is mapped already. */
+	if (nr)
+		vm_insert_pages(vma, vmf->address + PAGE_SIZE, pages, &nr);
+}
+
+static vm_fault_t rm_window_insert(struct rm_inode *ri, struct vm_fault *vmf,
+				   struct folio *folio)
 {
 	struct page *page = rm_folio_page(folio, vmf->pgoff);
 	vm_fault_t ret;
 
 	if (vmf->vma->vm_flags & VM_PFNMAP)
 		return vmf_insert_pfn(vmf->vma, vmf->address, page_to_pfn(page));
-	/* The kernel wants it for parts of huge pages. */
 	folio_lock(folio);
 	ret = vmf_insert_page(vmf->vma, vmf->address, page);
+	if (ret == VM_FAULT_NOPAGE)
+		rm_window_map_next(ri, vmf, folio);
 	folio_unlock(folio);
 	return ret;
 }
 
 /*
- * Enter a page that is there. The page is entered with the lock held, not
- * returned to be entered later: who takes it away from all processes would not
- * see it in between. 0 when it is not there yet.
+ * Enter a page that is there, and its neighbours. They are entered with the lock
+ * held, not returned to be entered later: who takes them away from all processes
+ * would not see them in between. 0 when the page is not there yet.
  */
 static vm_fault_t rm_window_map(struct rm_window *window, struct vm_fault *vmf)
 {
@@ -348,7 +384,7 @@ static vm_fault_t rm_window_map(struct rm_window *window, struct vm_fault *vmf)
 		return VM_FAULT_NOPAGE;
 	if (rm_window_allows(window, vmf->pgoff)) {
 		folio = rm_store_find(&ri->store, vmf->pgoff);
-		ret = folio ? rm_window_insert(vmf, folio) : 0;
+		ret = folio ? rm_window_insert(ri, vmf, folio) : 0;
 	}
 	up_read(&ri->invalidate_lock);
 	return ret;

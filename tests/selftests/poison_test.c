@@ -223,6 +223,8 @@ TEST_F(poison, shared_page_is_taken_from_windows)
 	poison_pfn(pfn);
 	self->accounts.errors += PAGE;
 	ASSERT_EQ(0, wait_poisoned(fd, PAGE));
+	/* A fault for the page before takes it for no neighbour. */
+	EXPECT_TRUE(is_visible(map + (BAD - 1) * 512));
 	EXPECT_FALSE(is_visible(map + BAD * 512));
 	EXPECT_EQ(BUS_MCEERR_AR, sigbus_code);
 	EXPECT_EQ(43, map[(BAD + 1) * 512]);
