@@ -33,4 +33,10 @@ status_is() { # status_is STATUS COMMAND...
 	same "$rc" "$1"
 }
 
+# For tests that run guests: what KVM did last, when one died
+record_exits() { echo 1 >/sys/kernel/tracing/events/kvm/kvm_exit/enable; }
+last_exits() { # last_exits COUNT
+	tail -n "$1" /sys/kernel/tracing/trace | sed 's/^/# /'
+}
+
 done_testing() { echo "1..$number"; }

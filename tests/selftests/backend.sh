@@ -16,7 +16,11 @@ kernel=$(KVER='' tests/vm/vmlinux)
 initrd=$(scripts/guest-initrd --modules)
 tmp=$(mktemp -d)
 . vmm/demo/backend.sh
-why() { tail -n 5 "$tmp"/{guest,guest.err,backend,backend.err} | sed 's/^/# /'; }
+why() {
+	tail -n 5 "$tmp"/{guest,guest.err,backend,backend.err} | sed 's/^/# /'
+	last_exits 20
+}
+record_exits
 trap 'pair_stop; rm -rf "$tmp"' EXIT
 
 # guest_says, backend_says TEXT COMMAND: is that its answer, in part?

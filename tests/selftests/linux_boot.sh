@@ -38,44 +38,12 @@ run() { # run rmvm-options...: sets rc
 		</dev/null >"$log/out" 2>"$log/err" || rc=$?
 	tr -d '\r' <"$log/out" | sed 's/^/# /'
 	sed 's/^/# /' "$log/err" "$log/stats"
-	((!rc)) || tail -n 40 "$tracing/trace" | sed 's/^ */# /'
-}
-
-# QEMU's own accident: its multi-threaded emulation may keep the translation of
-# a breakpoint that a guest's kernel wrote into its code for a moment. The
-# handler finds no breakpoint there and returns to it, for ever: nearly all of
-# the last exits of a vCPU are from there (to QEMU, a software interrupt 3).
-accident() {
-	awk '/ kvm_exit: vcpu / {
-			sub(/.* kvm_exit: vcpu /, "")
-			n = ++exits[$1]
-			last[$1, n % 100] = / intr_info 0x[08]0000403 /
-		}
-		END {
-			for (vcpu in exits) {
-				for (i = loops = 0; i < 100; i++)
-					loops += last[vcpu, i]
-				if (loops > 80)
-					found = 1
-			}
-			exit !found
-		}' "$tracing/trace"
-}
-
-# The same before the guest has handlers that stand it: it dies in the first
-# second, where its kernel first patches its code while two processors run, with
-# a breakpoint among the last exits.
-early_accident() {
-	grep -q "$silent" "$log/err" && tail -n 30 "$tracing/trace" | grep -q ' intr_info 0x[08]0000403 '
+	((!rc)) || last_exits 40
 }
 
 boot() { # boot NAME rmvm-options...
 	local name=$1 check rc
 	run "${@:2}"
-	if { ((rc == 3 || rc == 124)) && accident; } || { ((rc == 1)) && early_accident; }; then
-		echo "# QEMU's known accident (a guest's breakpoint that stays), not ours: once more"
-		run "${@:2}"
-	fi
 	is "$name: guest ends by itself" test "$rc" = 0
 	for check in $checks; do
 		is "$name: $check" grep -q "GUEST OK $check:" "$log/out"
@@ -96,7 +64,7 @@ disturb() {
 
 echo "TAP version 13"
 echo "1..56"
-echo 1 >"$tracing/events/kvm/kvm_exit/enable"
+record_exits
 before=$(unevictable)
 disturb &
 boot restricted --backing restricted --smp 2

@@ -20,6 +20,8 @@ mib=64
 daemon='' vm=''
 trap 'kill $daemon $vm 2>/dev/null || :; rm -rf "$tmp"' EXIT
 
+why() { last_exits 20; }
+record_exits
 says() { grep -q "GUEST OK $1" "$tmp/out"; }
 stat_of() { sed -n "s/^$1: //p" "$tmp/stats"; }
 

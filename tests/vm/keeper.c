@@ -4,8 +4,8 @@
  *
  * Holds one VM open for as long as the test machine runs, from a child in the
  * background; returns once the VM is there. KVM patches a static key in
- * __schedule when the first VM comes and when the last one goes, which QEMU's
- * multi-threaded TCG survives only mostly ("Oops: int3").
+ * __schedule when the first VM comes and when the last one goes, which a QEMU
+ * before 8.1 survives only mostly ("Oops: int3"; see scripts/vm-qemu).
  */
 #include <err.h>
 #include <fcntl.h>
