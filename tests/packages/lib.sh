@@ -80,25 +80,16 @@ publish() { # publish FOLDER deb...
 }
 
 # Boots a copy of the root; what /srv/check writes to the second port is the answer.
-boot_root() { # boot_root FOLDER KERNEL-RELEASE NAME: into $results/NAME.tap
-	local image=$work/disk console=$results/$3.console tap=$results/$3.tap try
+boot_root() { # boot_root FOLDER KERNEL-RELEASE NAME qemu-options...: into $results/NAME.tap
+	local image=$work/disk console=$results/$3.console tap=$results/$3.tap
 	rm -f "$image"
-	truncate -s 6G "$image"
+	truncate -s 12G "$image"
 	mke2fs -q -t ext4 -d "$1" "$image"
-	for try in 1 2; do
-		: >"$console"
-		timeout 1800 qemu-system-x86_64 -accel tcg -cpu max -m 2G -smp 2 -no-reboot -nodefaults \
-			-no-user-config -display none -serial "file:$console" -serial "file:$tap" \
-			-kernel "$1/boot/vmlinuz-$2" -initrd "$1/boot/initrd.img-$2" \
-			-append "root=/dev/vda rw console=ttyS0 panic=-1 mitigations=off no_timer_check" \
-			-drive "file=$image,format=raw,if=virtio,snapshot=on" </dev/null >&2 || :
-		grep -q '^1\.\.' "$tap" && break
-		# QEMU's own accident, see tests/vm/keeper.c
-		if ((try == 2)) || ! grep -q 'int3: 0000' "$console"; then
-			break
-		fi
-		say "QEMU's known accident (int3); once more"
-	done
+	timeout 3600 "$(scripts/vm-qemu)" -accel tcg -cpu max -m 3G -smp 2 -no-reboot -nodefaults \
+		-L /usr/share/seabios -no-user-config -display none -serial "file:$console" \
+		-serial "file:$tap" -kernel "$1/boot/vmlinuz-$2" -initrd "$1/boot/initrd.img-$2" \
+		-append "root=/dev/vda rw console=ttyS0 panic=-1 mitigations=off no_timer_check" \
+		-drive "file=$image,format=raw,if=virtio,snapshot=on" "${@:4}" </dev/null >&2 || :
 	rm -f "$image"
 	grep -q '^1\.\.' "$tap" || { tail -n 30 "$console" >&2; echo "not ok the machine did not get to its end"; }
 }
