@@ -39,7 +39,10 @@
  * struct rm_hugetlb - what rm_store.private is here
  * @shift: of the page size, in pages
  * @nr_files: how many there are
- * @files: huge page i is page i / @nr_files of file i % @nr_files
+ * @files: huge page i is page i / @nr_files + f of file f = i % @nr_files
+ *
+ * Interleaving goes by a page's place in its file. File f has nothing before
+ * page f, so that huge pages that follow one another go to nodes in turn.
  */
 struct rm_hugetlb {
 	unsigned int shift;
@@ -139,7 +142,7 @@ static int rm_hugetlb_open(struct rm_hugetlb *huge, struct rm_store *store,
 	unsigned int i;
 
 	for (i = 0; i < huge->nr_files; i++) {
-		u64 nr = DIV_ROUND_UP_ULL(nr_huge - i, huge->nr_files);
+		u64 nr = DIV_ROUND_UP_ULL(nr_huge - i, huge->nr_files) + i;
 		struct file *file;
 
 		file = rm_hugetlb_file_create(&store->config, mnt,
@@ -193,10 +196,12 @@ static struct file *rm_hugetlb_locate(struct rm_store *store, pgoff_t index,
 				      pgoff_t *in_file)
 {
 	struct rm_hugetlb *huge = store->private;
+	unsigned int i;
 
 	index >>= huge->shift;
-	*in_file = index / huge->nr_files;
-	return huge->files[index % huge->nr_files];
+	i = index % huge->nr_files;
+	*in_file = index / huge->nr_files + i;
+	return huge->files[i];
 }
 
 static struct folio *rm_hugetlb_find(struct rm_store *store, pgoff_t index)
@@ -265,7 +270,7 @@ static bool rm_hugetlb_owns(struct rm_store *store, struct folio *folio,
 
 	for (i = 0; i < huge->nr_files; i++) {
 		if (huge->files[i]->f_mapping == mapping) {
-			*first = (rm_hugetlb_index(folio, huge->shift) *
+			*first = ((rm_hugetlb_index(folio, huge->shift) - i) *
 				  huge->nr_files + i) << huge->shift;
 			return true;
 		}
@@ -292,7 +297,7 @@ static void rm_hugetlb_discard(struct rm_store *store, pgoff_t start,
 			WARN_ON_ONCE(vfs_fallocate(huge->files[i],
 						   FALLOC_FL_PUNCH_HOLE |
 						   FALLOC_FL_KEEP_SIZE,
-						   from * page_size,
+						   (from + i) * page_size,
 						   (to - from) * page_size));
 	}
 	revert_creds(old);
