@@ -9,12 +9,14 @@
 # test machine (tests/qemu/run).
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+. tests/tap.sh
 . tests/qemu/lib.sh
 
 linux=(-kernel "/boot/vmlinuz-$KVER" -initrd "$RM_INITRD" -append)
 quiet="console=ttyS0 quiet"
 
-plan 23
+echo "TAP version 13"
+echo "1..23"
 
 vm_start pc "" "${linux[@]}" "$quiet rm.do=secret,wait"
 is "Linux boots through SeaBIOS" see "GUEST WAITS"

@@ -9,6 +9,7 @@
 # test machine (tests/qemu/run).
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+. tests/tap.sh
 . tests/qemu/lib.sh
 
 linux=(-kernel "/boot/vmlinuz-$KVER" -initrd "$RM_INITRD" -append)
@@ -44,7 +45,8 @@ refused() {
 
 not_seen() { ! grep -aq "$1" "$tmp/console"; }
 
-plan 29
+echo "TAP version 13"
+echo "1..29"
 
 make_disk
 vm_start pc "" "${linux[@]}" "$quiet rm.do=sd,ne2k" \

@@ -67,8 +67,8 @@ monitor() { # monitor COMMAND
 	printf '%b' "${answer//\\r/}"
 }
 
-# The end of the console and of QEMU's words, as comments
-show() {
+# For tests/tap.sh: the end of the console and of QEMU's words, as comments
+why() {
 	tail -c 3000 "$tmp/console" | tr -cd '[:print:]\n' | tail -n 25 | sed 's/^/# console: /'
 	tail -n 10 "$tmp/err" | sed 's/^/# qemu: /'
 }
@@ -104,16 +104,4 @@ count_in_core() {
 	# shellcheck disable=SC2034 # for who sources this
 	[[ ! -s $tmp/core ]] || core=$(grep -aoF "$text" "$tmp/core" | wc -l) || :
 	rm -f "$tmp/core"
-}
-
-number=0
-plan() { echo "TAP version 13"; echo "1..$1"; }
-is() { # is NAME COMMAND...: one line of TAP
-	number=$((number + 1))
-	if "${@:2}"; then
-		echo "ok $number $1"
-	else
-		echo "not ok $number $1"
-		show
-	fi
 }
