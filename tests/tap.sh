@@ -33,17 +33,8 @@ status_is() { # status_is STATUS COMMAND...
 	same "$rc" "$1"
 }
 
-# For tests that run guests: what KVM did last, when one died. Shutdowns are kept
-# apart, for tests/vm/suite.
-record_exits() {
-	local t=/sys/kernel/tracing
-	echo 1 >$t/events/kvm/kvm_exit/enable
-	mkdir -p $t/instances/shutdowns
-	echo 'exit_reason == 0x7f' >$t/instances/shutdowns/events/kvm/kvm_exit/filter
-	echo 1 >$t/instances/shutdowns/events/kvm/kvm_exit/enable
-	echo 1 >$t/instances/shutdowns/tracing_on
-	: >$t/instances/shutdowns/trace
-}
+# For tests that run guests: what KVM did last, when one died.
+record_exits() { echo 1 >/sys/kernel/tracing/events/kvm/kvm_exit/enable; }
 last_exits() { # last_exits COUNT
 	tail -n "$1" /sys/kernel/tracing/trace | sed 's/^/# /'
 }

@@ -85,7 +85,7 @@ boot_root() { # boot_root FOLDER KERNEL-RELEASE NAME qemu-options...: into $resu
 	rm -f "$image"
 	truncate -s 12G "$image"
 	mke2fs -q -t ext4 -d "$1" "$image"
-	timeout 3600 "$(scripts/vm-qemu)" -accel tcg -cpu max -m 3G -smp 2 -no-reboot -nodefaults \
+	timeout 3600 "$(scripts/vm-qemu)" -accel tcg -cpu max -m 3G -smp 3 -no-reboot -nodefaults \
 		-L /usr/share/seabios -no-user-config -display none -serial "file:$console" \
 		-serial "file:$tap" -kernel "$1/boot/vmlinuz-$2" -initrd "$1/boot/initrd.img-$2" \
 		-append "root=/dev/vda rw console=ttyS0 panic=-1 mitigations=off no_timer_check" \

@@ -337,7 +337,7 @@ static void stay_on_one_processor(void)
 	cpu_set_t set;
 
 	CPU_ZERO(&set);
-	CPU_SET(0, &set);
+	CPU_SET(sched_getcpu(), &set);
 	CHECK(!sched_setaffinity(0, sizeof(set), &set));
 }
 

@@ -96,7 +96,6 @@ for backing in restricted guest_memfd; do
 done
 
 # One that dies before it ever said anything has not ended by itself.
-echo 0 >"$tracing/instances/shutdowns/tracing_on"
 rc=0
 timeout "$limit" build/vmm/rmvm -k build/vmm/silent -m 64M --timeout "$limit" \
 	</dev/null >"$log/out" 2>"$log/err" || rc=$?
