@@ -382,7 +382,8 @@ static vm_fault_t rm_window_lock(struct rm_inode *ri, struct vm_fault *vmf)
 
 	if (down_read_trylock(&ri->invalidate_lock))
 		return 0;
-	if (!(vmf->flags & FAULT_FLAG_ALLOW_RETRY))
+	/* The second time it takes its turn, or others could always be first. */
+	if (!fault_flag_allow_retry_first(vmf->flags))
 		return down_read_killable(&ri->invalidate_lock) ?
 			       VM_FAULT_SIGBUS : 0;
 	if (vmf->flags & FAULT_FLAG_RETRY_NOWAIT)
