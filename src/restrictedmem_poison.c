@@ -91,7 +91,7 @@ static void rm_poison_handle(unsigned long pfn)
 		return;
 	}
 	down_write(&ri->invalidate_lock);
-	here = rm_poison_is_here(ri, &at);
+	here = rm_inode_pages(ri) && rm_poison_is_here(ri, &at);
 	/* If so the inode has one; ours would keep the folio from being split. */
 	folio_put(at.folio);
 	if (here)

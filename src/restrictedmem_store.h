@@ -35,7 +35,7 @@ struct shared_policy;
  * @page_sizes: what a file can ask for, in bytes, or-ed together; 0 when the
  *	store does not work on this machine
  * @init: set up for a size in pages; may sleep. Return: 0 or -errno.
- * @destroy: undo @init, and free all pages; the table is empty
+ * @destroy: undo @init; no page is left
  * @get: the folio at an index: found, or allocated, zeroed and charged to
  *	current; with a reference for the caller. May sleep, and call the OOM
  *	killer if it is told that it must not fail for less. Return: the folio
@@ -45,7 +45,7 @@ struct shared_policy;
  *	store's, and the index of its first page; any context
  * @discard: free the pages of a range; a folio that is only partly in the
  *	range is split if possible, and else zeroed there. The table holds no
- *	reference on any folio that is touched.
+ *	reference on any folio that is only partly in the range.
  */
 struct rm_store_ops {
 	const char *name;
@@ -140,9 +140,17 @@ int rm_shmem_give_policy(const struct rm_store_config *config,
 int rm_hugetlb_init(void);
 void rm_hugetlb_exit(void);
 
+/* restrictedmem_limit.c */
+u64 rm_charged_pages(void);
+bool rm_has_room(long nr_pages);
+bool rm_try_charge(long nr_pages);
+void rm_uncharge(long nr_pages);
+bool rm_free_stragglers(void);
+void rm_let_go(struct folio *folio, bool charged);
+void rm_limit_exit(void);
+
 const struct rm_store_ops *rm_store_lookup_ops(u32 store);
 u64 rm_store_total_resident(void);
-u64 rm_store_total_charged(void);
 
 void rm_store_init(struct rm_store *store, const struct rm_store_config *config);
 int rm_store_set_size(struct rm_store *store, loff_t size);
@@ -151,6 +159,7 @@ void rm_store_destroy(struct rm_store *store);
 int rm_store_get(struct rm_store *store, pgoff_t index, bool must,
 		 struct folio **folio);
 void rm_store_trim(struct rm_store *store, pgoff_t index);
+pgoff_t rm_store_piece(struct rm_store *store, pgoff_t start, pgoff_t end);
 struct folio *rm_store_peek(struct rm_store *store, pgoff_t index);
 int rm_store_check_page(struct rm_store *store, struct folio *folio,
 			pgoff_t index);

@@ -61,7 +61,7 @@
  * @list: in its view's list, while it is not revoked; guarded by the inode's
  *	invalidate_lock
  * @ri: the memory, with a reference
- * @view: the view that it was made through; to be compared, not to be followed
+ * @view_id: of the view that it was made through
  * @start: first page
  * @end: the page after the last
  * @revoked: nothing can be accessed any more; set under the invalidate_lock
@@ -71,7 +71,7 @@
 struct rm_window {
 	struct list_head list;
 	struct rm_inode *ri;
-	struct rm_view *view;
+	u64 view_id;
 	pgoff_t start;
 	pgoff_t end;
 	bool revoked;
@@ -369,58 +369,89 @@ static vm_fault_t rm_window_insert(struct rm_inode *ri, struct vm_fault *vmf,
 }
 
 /*
- * Enter a page that is there, and its neighbours. They are entered with the lock
- * held, not returned to be entered later: who takes them away from all processes
- * would not see them in between. 0 when the page is not there yet.
+ * Take the lock, for reading. Return: 0, or what the fault is to return. A discard or a
+ * conversion can take long; who waits for it lets go of mmap_lock, so that the rest of
+ * the process does not wait, nor who looks at it, and the fault begins again.
+ *
+ * Only a fatal signal ends the wait. For an access by the kernel, NOPAGE would mean to
+ * try again at once, for ever; with SIGBUS the access fails, and nobody lives to see it.
  */
-static vm_fault_t rm_window_map(struct rm_window *window, struct vm_fault *vmf)
+static vm_fault_t rm_window_lock(struct rm_inode *ri, struct vm_fault *vmf)
+{
+	struct file *file;
+
+	if (down_read_trylock(&ri->invalidate_lock))
+		return 0;
+	/* The second time it takes its turn, or others could always be first. */
+	if (!fault_flag_allow_retry_first(vmf->flags))
+		return down_read_killable(&ri->invalidate_lock) ?
+			       VM_FAULT_SIGBUS : 0;
+	if (vmf->flags & FAULT_FLAG_RETRY_NOWAIT)
+		return VM_FAULT_RETRY;
+	/* The mapping can go, and with it the window, which holds the inode. */
+	file = get_file(vmf->vma->vm_file);
+	mmap_read_unlock(vmf->vma->vm_mm);
+	if (!down_read_killable(&ri->invalidate_lock))
+		up_read(&ri->invalidate_lock);
+	fput(file);
+	return VM_FAULT_RETRY;
+}
+
+/*
+ * Take a page and enter it, and its neighbours. Whether it may be had, what it is and
+ * that it is entered is all under one hold of the lock: who takes pages away from all
+ * processes would not see one that is entered later, and a reference that outlasts
+ * the lock would look like a pin. A window that is not revoked has a view, and so
+ * there is memory.
+ */
+static int rm_window_map(struct rm_window *window, struct vm_fault *vmf,
+			 vm_fault_t *ret)
 {
 	struct rm_inode *ri = window->ri;
-	vm_fault_t ret = VM_FAULT_SIGBUS;
 	struct folio *folio;
+	int r;
 
-	/* Who is being killed does not come back for it. */
-	if (down_read_killable(&ri->invalidate_lock))
-		return VM_FAULT_NOPAGE;
-	if (rm_window_allows(window, vmf->pgoff)) {
-		folio = rm_store_find(&ri->store, vmf->pgoff);
-		ret = folio ? rm_window_insert(ri, vmf, folio) : 0;
-	}
-	up_read(&ri->invalidate_lock);
-	return ret;
+	lockdep_assert_held_read(&ri->invalidate_lock);
+
+	if (!rm_window_allows(window, vmf->pgoff))
+		return -EINVAL;
+	r = rm_store_get(&ri->store, vmf->pgoff, true, &folio);
+	if (r)
+		return r;
+	*ret = rm_window_insert(ri, vmf, folio);
+	folio_put(folio);
+	return 0;
 }
 
 static vm_fault_t rm_window_error(int error)
 {
 	switch (error) {
-	case -EINTR:
-		return VM_FAULT_NOPAGE;
 	case -EHWPOISON:
 		return VM_FAULT_HWPOISON;
 	case -ENOMEM:
 		return VM_FAULT_OOM;
 	default:
+		/* -EINTR, too: see rm_window_lock(). */
 		return VM_FAULT_SIGBUS;
 	}
 }
 
-/* No reference is held while the lock is waited for: it would look like a pin. */
 static vm_fault_t rm_window_fault(struct vm_fault *vmf)
 {
 	struct rm_window *window = vmf->vma->vm_file->private_data;
-	struct folio *folio;
+	struct rm_inode *ri = window->ri;
+	unsigned int tries = 0;
 	vm_fault_t ret;
 	int r;
 
-	for (;;) {
-		ret = rm_window_map(window, vmf);
+	do {
+		ret = rm_window_lock(ri, vmf);
 		if (ret)
 			return ret;
-		r = rm_get_folio(window->ri, vmf->pgoff, true, &folio);
-		if (r)
-			return rm_window_error(r);
-		folio_put(folio);
-	}
+		r = rm_window_map(window, vmf, &ret);
+		up_read(&ri->invalidate_lock);
+	} while (rm_get_again(ri, vmf->pgoff, &tries, &r));
+	return r ? rm_window_error(r) : ret;
 }
 
 static const struct vm_operations_struct rm_window_vm_ops = {
@@ -451,25 +482,26 @@ static int rm_window_mmap(struct file *file, struct vm_area_struct *vma)
 /* Nothing can be mapped through it any more. False if it was so before. */
 static bool rm_window_end(struct rm_window *window)
 {
-	lockdep_assert_held_write(&window->ri->invalidate_lock);
+	struct rm_inode *ri = window->ri;
+
+	lockdep_assert_held_write(&ri->invalidate_lock);
 
 	if (window->revoked)
 		return false;
 	WRITE_ONCE(window->revoked, true);
 	list_del_init(&window->list);
-	window->ri->nr_windows--;
+	WRITE_ONCE(ri->nr_windows, ri->nr_windows - 1);
 	return true;
 }
 
-/* The same, and what is mapped goes. */
-static void rm_window_revoke(struct rm_window *window)
+/* By who may, and what is mapped has to go. */
+static bool rm_window_revoke(struct rm_window *window)
 {
 	if (!rm_window_end(window))
-		return;
-	/* From other windows, too, which will find their pages again. */
-	rm_unmap_windows(window->ri, window->start, window->end);
+		return false;
 	trace_restrictedmem_revoke(window->ri->vfs_inode.i_ino, window->start,
 				   window->end);
+	return true;
 }
 
 static int rm_window_release(struct inode *inode, struct file *file)
@@ -557,13 +589,13 @@ long rm_ioctl_window(struct file *file, void *arg, void __user *uarg, u32 usize)
 	}
 	/* From here on the file's end is the window's. */
 	window->ri = ri;
-	window->view = view;
+	window->view_id = view->id;
 	ihold(&ri->vfs_inode);
 	wfile->f_mapping = ri->vfs_inode.i_mapping;
 	wfile->private_data = window;
 	down_write(&ri->invalidate_lock);
 	list_add(&window->list, &view->windows);
-	ri->nr_windows++;
+	WRITE_ONCE(ri->nr_windows, ri->nr_windows + 1);
 	up_write(&ri->invalidate_lock);
 
 	trace_restrictedmem_window(ri->vfs_inode.i_ino, window->start,
@@ -588,10 +620,17 @@ err_free:
 void rm_revoke_windows(struct rm_inode *ri, struct rm_view *view)
 {
 	struct rm_window *window, *next;
+	pgoff_t start = ULONG_MAX, end = 0;
 
 	down_write(&ri->invalidate_lock);
-	list_for_each_entry_safe(window, next, &view->windows, list)
+	list_for_each_entry_safe(window, next, &view->windows, list) {
+		start = min(start, window->start);
+		end = max(end, window->end);
 		rm_window_revoke(window);
+	}
+	/* From other views' windows, too, which will find their pages again. */
+	if (start < end)
+		rm_unmap_windows(ri, start, end);
 	up_write(&ri->invalidate_lock);
 }
 
@@ -604,9 +643,11 @@ static int rm_revoke_one(struct rm_inode *ri, struct rm_view *view, int fd)
 	if (!file)
 		return -EBADF;
 	window = file->f_op == &rm_window_ops ? file->private_data : NULL;
-	if (window && window->ri == ri && window->view == view) {
+	if (window && window->ri == ri && window->view_id == view->id) {
 		down_write(&ri->invalidate_lock);
-		rm_window_revoke(window);
+		/* From other windows, too, as above. */
+		if (rm_window_revoke(window))
+			rm_unmap_windows(ri, window->start, window->end);
 		up_write(&ri->invalidate_lock);
 		r = 0;
 	}

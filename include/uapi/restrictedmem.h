@@ -89,7 +89,8 @@ enum restrictedmem_store {
  *	knows, of which at most the caller's size was written.
  * @abi_version: RESTRICTEDMEM_ABI_VERSION of the module; out
  * @features: RESTRICTEDMEM_FEATURE_* bits; out
- * @limit: the most bytes that all files together may hold resident, 0 when
+ * @limit: the most bytes that all files together may hold, with what they have
+ *	reserved and huge pages that they discarded and a process still holds; 0 when
  *	there is no limit but memory; out
  * @resident: bytes that all files together hold now; out
  * @page_sizes: for each store of &enum restrictedmem_store, the page sizes in
