@@ -449,7 +449,7 @@ EXPORT_SYMBOL_GPL(restrictedmem_kvm_convert);
  *
  * Context: Process context, may sleep. KVM's slots_lock is held. KVM must
  * invalidate the range afterwards.
- * Return: 0, or -ENOMEM with nothing changed.
+ * Return: 0, or -ENOMEM, also for too many ranges, with nothing changed.
  */
 int restrictedmem_kvm_set_attributes(struct restrictedmem_kvm *vm, u64 start,
 				     u64 end, u64 attributes)

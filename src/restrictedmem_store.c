@@ -161,10 +161,20 @@ static bool rm_goes_whole(struct folio *folio, pgoff_t index, pgoff_t start,
 }
 
 /*
+ * Has a huge folio a page with an error that is not lost yet? Freed in one piece, the
+ * kernel would use the bad page again.
+ */
+static bool rm_has_bad_page(struct rm_store *store, struct folio *folio)
+{
+	return store->config.ops->split && folio_test_large(folio) &&
+	       folio_test_has_hwpoisoned(folio);
+}
+
+/*
  * Before [start, end) is discarded: let go of all folios of [first, last), which
- * begins and ends with whole ones, but not of those that go whole. The caller
- * holds the invalidate_lock for writing, or is the last user. Return: pages, which
- * are still charged.
+ * begins and ends with whole ones, but not of those that go whole, unless they have
+ * to be split first. The caller holds the invalidate_lock for writing, or is the
+ * last user. Return: pages, which are still charged.
  */
 static long rm_store_unpin(struct rm_store *store, pgoff_t first, pgoff_t last,
 			   pgoff_t start, pgoff_t end)
@@ -176,12 +186,15 @@ static long rm_store_unpin(struct rm_store *store, pgoff_t first, pgoff_t last,
 	while (index < last &&
 	       (folio = xa_find(&store->folios, &index, last - 1, XA_PRESENT))) {
 		pgoff_t next = rm_folio_end(folio, index);
+		bool bad = rm_has_bad_page(store, folio);
 
-		if (!rm_goes_whole(folio, index, start, end)) {
+		if (bad || !rm_goes_whole(folio, index, start, end)) {
 			rm_store_erase(store, folio, index);
 			nr_pages += folio_nr_pages(folio);
 			folio_put(folio);
 		}
+		if (bad)
+			store->config.ops->split(store, index);
 		index = next;
 		cond_resched();
 	}
@@ -487,14 +500,60 @@ pgoff_t rm_store_first_lost(struct rm_store *store, pgoff_t start, pgoff_t end)
 }
 
 /*
- * Beside the page cache, the table and mappings: does anybody hold it? A mapping
- * that comes or goes is not expected; the caller has shut them out.
+ * The first page of a range for whose folio @is_so, or @end. Who has a page of a
+ * large folio has all of it, as far as one can see.
  */
-static bool rm_folio_is_held(struct folio *folio)
+static pgoff_t rm_store_first(struct rm_store *store, pgoff_t start, pgoff_t end,
+			      bool (*is_so)(struct rm_store *store,
+					    struct folio *folio, pgoff_t index))
 {
-	long expected = folio_nr_pages(folio) + 1 + rm_folio_mapcount(folio);
+	unsigned long index = start;
+	struct folio *folio;
 
-	return folio_ref_count(folio) != expected;
+	while (index < end &&
+	       (folio = xa_find(&store->folios, &index, end - 1, XA_PRESENT))) {
+		/* An entry is found at its first page, which may be before. */
+		index = max(index, start);
+		if (is_so(store, folio, index))
+			return index;
+		index = rm_folio_end(folio, index);
+		cond_resched();
+	}
+	return end;
+}
+
+static bool rm_folio_is_unsure(struct rm_store *store, struct folio *folio,
+			       pgoff_t index)
+{
+	return rm_store_check_page(store, folio, index) == -EBUSY;
+}
+
+/**
+ * rm_store_first_unsure() - the first page of a range that may have an error
+ * @store: a store with a size
+ * @start: first page
+ * @end: the page after the last
+ *
+ * Context: The inode's invalidate_lock is held for writing. May sleep.
+ * Return: the page, of which rm_store_check_page() says -EBUSY, or @end.
+ */
+pgoff_t rm_store_first_unsure(struct rm_store *store, pgoff_t start, pgoff_t end)
+{
+	/* Others know it page by page. */
+	if (store->config.ops->split)
+		return end;
+	return rm_store_first(store, start, end, rm_folio_is_unsure);
+}
+
+/*
+ * Does anybody hold it, beside the page cache and the table? No process maps it,
+ * none can begin to, and who is about to drop a mapping still has its reference:
+ * that the count is this number once is proof.
+ */
+static bool rm_folio_is_held(struct rm_store *store, struct folio *folio,
+			     pgoff_t index)
+{
+	return folio_ref_count(folio) != rm_folio_cache_refs(folio) + 1;
 }
 
 /**
@@ -502,31 +561,24 @@ static bool rm_folio_is_held(struct folio *folio)
  * @store: a store with a size
  * @start: first page
  * @end: the page after the last
+ * @error: set if there is one: -EAGAIN, or -EHWPOISON when it is the kernel that
+ *	holds a huge page of a pool for ever, because of an error in it
  *
- * Who holds a page of a large folio holds all of it, as far as one can see.
- *
- * Context: The inode's invalidate_lock is held for writing, and no page of the
- * range is mapped by a process.
+ * Context: The inode's invalidate_lock is held for writing, and since it is, the
+ * folios with pages of the range were taken from all processes, as wholes. May
+ * sleep.
  * Return: the page, or @end.
  */
-pgoff_t rm_store_first_held(struct rm_store *store, pgoff_t start, pgoff_t end)
+pgoff_t rm_store_first_held(struct rm_store *store, pgoff_t start, pgoff_t end,
+			    int *error)
 {
-	unsigned long index = start;
-	struct folio *folio;
+	pgoff_t index = rm_store_first(store, start, end, rm_folio_is_held);
 
-	/* Mapped by number, there is nothing to hold. */
-	if (!store->config.ops->maps_pages)
-		return end;
-	while (index < end &&
-	       (folio = xa_find(&store->folios, &index, end - 1, XA_PRESENT))) {
-		/* An entry is found at its first page, which may be before. */
-		index = max(index, start);
-		if (rm_folio_is_held(folio))
-			return index;
-		index = rm_folio_end(folio, index);
-		cond_resched();
-	}
-	return end;
+	if (index < end)
+		*error = !store->config.ops->split &&
+			 folio_test_hwpoison(xa_load(&store->folios, index)) ?
+				-EHWPOISON : -EAGAIN;
+	return index;
 }
 
 /**
@@ -547,11 +599,26 @@ struct folio *rm_store_find(struct rm_store *store, pgoff_t index)
 	return folio;
 }
 
+/* Is it known of this very page that it has an error? */
+static bool rm_store_is_bad(struct rm_store *store, struct folio *folio,
+			    pgoff_t index)
+{
+	if (rm_store_has_lost(store, index, index + 1))
+		return true;
+	/* Of a pool's pages the kernel marks the huge one. */
+	return store->config.ops->split &&
+	       PageHWPoison(rm_folio_page(folio, index));
+}
+
 /**
  * rm_store_zero() - fill the resident pages of a range with zeros
  * @store: a store with a size
  * @start: first page
  * @end: the page after the last
+ *
+ * Leaves out pages of which is known that they have an error, and which nobody
+ * gets for that. Of a huge page of a pool with an error in an unknown place all
+ * are written.
  *
  * Context: The inode's invalidate_lock is held for writing. May sleep.
  */
@@ -568,7 +635,7 @@ void rm_store_zero(struct rm_store *store, pgoff_t start, pgoff_t end)
 		last = min(rm_folio_end(folio, index), end);
 		for (; index < last; index++)
 			/* Not even a write goes to a page with an error. */
-			if (!rm_store_check_page(store, folio, index))
+			if (!rm_store_is_bad(store, folio, index))
 				clear_highpage(rm_folio_page(folio, index));
 		cond_resched();
 	}
@@ -588,12 +655,9 @@ void rm_store_zero(struct rm_store *store, pgoff_t start, pgoff_t end)
 int rm_store_check_page(struct rm_store *store, struct folio *folio,
 			pgoff_t index)
 {
-	if (rm_store_has_lost(store, index, index + 1))
+	if (rm_store_is_bad(store, folio, index))
 		return -EHWPOISON;
-	if (store->config.ops->splits)
-		return PageHWPoison(rm_folio_page(folio, index)) ?
-			       -EHWPOISON : 0;
-	if (folio_test_hwpoison(folio) &&
+	if (!store->config.ops->split && folio_test_hwpoison(folio) &&
 	    !rm_store_has_lost(store, rm_folio_first(folio, index),
 			       rm_folio_end(folio, index)))
 		return -EBUSY;
@@ -717,17 +781,19 @@ void rm_store_discard(struct rm_store *store, pgoff_t start, pgoff_t end)
  * @store: a store with a size
  * @index: the page
  *
- * The page goes, and the rest of its huge folio stays as small ones: freed in
- * one piece with its folio, the kernel would use it again. The pages of the
- * system's pool stay whole, and it is the pool that does not hand them out again.
- * A mark takes the page's place, so that nobody gets it, or a new one unawares;
- * to discard the page removes it.
+ * The page goes, without being written to, and the rest of its huge folio stays as
+ * small ones: freed in one piece with its folio, the kernel would use it again. A
+ * huge folio that somebody holds cannot be split, and keeps the page until that
+ * is over and the page is discarded. The pages of the system's pool stay whole,
+ * and it is the pool that does not hand them out again. A mark takes the page's
+ * place, so that nobody gets it, or a new one unawares; to discard the page
+ * removes it.
  *
  * Context: As rm_store_discard().
  */
 void rm_store_lose(struct rm_store *store, pgoff_t index)
 {
-	if (store->config.ops->splits)
+	if (store->config.ops->split)
 		rm_store_discard(store, index, index + 1);
 	if (rm_store_has_lost(store, index, index + 1))
 		return;

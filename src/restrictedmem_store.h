@@ -28,10 +28,8 @@ struct shared_policy;
 /**
  * struct rm_store_ops - one kind of store
  * @name: as fdinfo shows it
- * @splits: a folio can lose a part and keep the rest as smaller folios. Where
- *	that is false all ranges to discard begin and end with whole folios.
- * @maps_pages: a process can map its folios page by page, and then hold them:
- *	the kernel counts both. Where that is false they are mapped by number.
+ * @maps_pages: a process can map its folios page by page; the kernel counts
+ *	that. Where that is false they are mapped by number.
  * @page_sizes: what a file can ask for, in bytes, or-ed together; 0 when the
  *	store does not work on this machine
  * @init: set up for a size in pages; may sleep. Return: 0 or -errno.
@@ -43,13 +41,16 @@ struct shared_policy;
  * @find: the folio at an index with a reference, or NULL; never allocates
  * @owns: whether a folio, with a reference but without its lock, is the
  *	store's, and the index of its first page; any context
+ * @split: make small folios of the one with a page, unless somebody holds it;
+ *	the contents stay. Where it is NULL all ranges to discard begin and end
+ *	with whole folios. The table holds no reference on the folio.
  * @discard: free the pages of a range; a folio that is only partly in the
- *	range is split if possible, and else zeroed there. The table holds no
- *	reference on any folio that is only partly in the range.
+ *	range is split if possible, and else zeroed there, but for pages with an
+ *	error. The table holds no reference on any folio that is only partly in the
+ *	range.
  */
 struct rm_store_ops {
 	const char *name;
-	bool splits;
 	bool maps_pages;
 	u64 (*page_sizes)(void);
 	int (*init)(struct rm_store *store);
@@ -57,6 +58,7 @@ struct rm_store_ops {
 	struct folio *(*get)(struct rm_store *store, pgoff_t index, bool must);
 	struct folio *(*find)(struct rm_store *store, pgoff_t index);
 	bool (*owns)(struct rm_store *store, struct folio *folio, pgoff_t *first);
+	void (*split)(struct rm_store *store, pgoff_t index);
 	void (*discard)(struct rm_store *store, pgoff_t start, pgoff_t end);
 };
 
@@ -165,7 +167,9 @@ int rm_store_check_page(struct rm_store *store, struct folio *folio,
 			pgoff_t index);
 bool rm_store_has_lost(struct rm_store *store, pgoff_t start, pgoff_t end);
 pgoff_t rm_store_first_lost(struct rm_store *store, pgoff_t start, pgoff_t end);
-pgoff_t rm_store_first_held(struct rm_store *store, pgoff_t start, pgoff_t end);
+pgoff_t rm_store_first_unsure(struct rm_store *store, pgoff_t start, pgoff_t end);
+pgoff_t rm_store_first_held(struct rm_store *store, pgoff_t start, pgoff_t end,
+			    int *error);
 struct folio *rm_store_find(struct rm_store *store, pgoff_t index);
 void rm_store_zero(struct rm_store *store, pgoff_t start, pgoff_t end);
 void rm_store_whole_folios(struct rm_store *store, pgoff_t *start,

@@ -13,10 +13,11 @@
  * pages go: here, and in rm_invalidate_start().
  *
  * Private means that no process maps a page, and that nobody holds it who found
- * it through a mapping: a folio has the references of the page cache, of the
- * table of resident folios and of its mappings, and whatever there is beyond these
- * is somebody's. Pages of the system's pool are mapped by number, as a device's
- * would be; they cannot be held at all.
+ * it through a mapping. Folios are first taken from all processes, as wholes, so
+ * that what is left are the references of the page cache and of the table of
+ * resident folios, and whatever there is beyond these is somebody's. Pages of the
+ * system's pool are mapped by number, as a device's would be. Processes cannot
+ * hold them then, but a virtual machine can that has a window as its memory.
  *
  * A window holds the inode, so that its mappings have something to hang on, but
  * not the memory: that goes with the last view.
@@ -53,8 +54,12 @@
 /* Pages that a fault maps at most, up to a multiple of that many. */
 #define RM_FAULT_AROUND		16
 
-/* How often a folio is looked at that somebody holds, perhaps in passing. */
+/*
+ * How often a folio is looked at again that somebody holds, perhaps in passing, or
+ * one with an error until it is known where: that takes the kernel longer.
+ */
 #define RM_HELD_TRIES		20
+#define RM_UNSURE_TRIES		100
 
 /**
  * struct rm_window - what file->private_data of a window is
@@ -118,33 +123,36 @@ static bool rm_has_other(struct rm_inode *ri, pgoff_t start, pgoff_t end,
 
 /*
  * Where in [start, end) something is in the way of converting what is not @value
- * yet: a folio that somebody holds, or contents that are lost. @end if nothing is.
+ * yet, and @error what it is: a folio that somebody holds, contents that are lost
+ * and were to be kept, or a huge page of a pool with an error that is not located
+ * yet (-EBUSY). @end if nothing is.
  */
 static pgoff_t rm_first_obstacle(struct rm_inode *ri, pgoff_t start,
 				 pgoff_t end, unsigned long value, bool zero,
 				 int *error)
 {
 	struct rm_attrs_run run = { .end = start };
-	pgoff_t at;
+	struct rm_store *store = &ri->store;
+	pgoff_t at, last;
 
 	while (rm_attrs_next(ri->shared, &run, end)) {
 		if (run.value == value)
 			continue;
-		if (!zero) {
-			at = rm_store_first_lost(&ri->store, run.start, run.end);
-			if (at < run.end) {
-				*error = -EHWPOISON;
-				end = at;
-			}
+		last = run.end;
+		at = rm_store_first_unsure(store, run.start, last);
+		if (at < last) {
+			*error = -EBUSY;
+			last = at;
 		}
-		if (value == RM_SHARED)
-			continue;
-		at = rm_store_first_held(&ri->store, run.start,
-					 min(run.end, end));
-		if (at < min(run.end, end)) {
-			*error = -EAGAIN;
-			return at;
+		at = zero ? last : rm_store_first_lost(store, run.start, last);
+		if (at < last) {
+			*error = -EHWPOISON;
+			last = at;
 		}
+		if (value != RM_SHARED)
+			last = rm_store_first_held(store, run.start, last, error);
+		if (last < run.end)
+			return last;
 	}
 	return end;
 }
@@ -156,7 +164,7 @@ static int rm_convert_run(struct rm_inode *ri, const struct rm_attrs_run *run,
 	unsigned long nr = run->end - run->start;
 	int r;
 
-	/* It can run out of memory, so it comes before the contents. */
+	/* It can fail, so it comes before the contents. */
 	r = rm_attrs_set(ri->shared, run->start, run->end, value);
 	if (r)
 		return r;
@@ -172,6 +180,7 @@ static int rm_convert_locked(struct rm_inode *ri, pgoff_t start, pgoff_t end,
 			     unsigned long value, bool zero, pgoff_t *done)
 {
 	struct rm_attrs_run run = { .end = start };
+	pgoff_t first = start, last = end;
 	int error = 0, r;
 
 	lockdep_assert_held_write(&ri->invalidate_lock);
@@ -179,8 +188,15 @@ static int rm_convert_locked(struct rm_inode *ri, pgoff_t start, pgoff_t end,
 	*done = end;
 	if (!rm_has_other(ri, start, end, value))
 		return 0;
-	if (value != RM_SHARED)
-		rm_unmap_windows(ri, start, end);
+	if (value != RM_SHARED) {
+		/*
+		 * Mappings have references, too. As long as processes can drop
+		 * some, even for other pages of a folio, nobody can tell these
+		 * from others.
+		 */
+		rm_store_whole_folios(&ri->store, &first, &last);
+		rm_unmap_windows(ri, first, last);
+	}
 	end = rm_first_obstacle(ri, start, end, value, zero, &error);
 	*done = end;
 	while (start < end && rm_attrs_next(ri->shared, &run, end)) {
@@ -195,10 +211,22 @@ static int rm_convert_locked(struct rm_inode *ri, pgoff_t start, pgoff_t end,
 	return error;
 }
 
+static int rm_convert_tries(int error)
+{
+	switch (error) {
+	case -EAGAIN:
+		return RM_HELD_TRIES;
+	case -EBUSY:
+		return RM_UNSURE_TRIES;
+	default:
+		return 0;
+	}
+}
+
 static int rm_convert_chunk(struct rm_inode *ri, pgoff_t start, pgoff_t end,
 			    unsigned long value, bool zero, pgoff_t *done)
 {
-	int tries = RM_HELD_TRIES;
+	int tries = 0;
 	int r;
 
 	*done = start;
@@ -209,10 +237,10 @@ static int rm_convert_chunk(struct rm_inode *ri, pgoff_t start, pgoff_t end,
 		r = rm_convert_locked(ri, *done, end, value, zero, done);
 		up_write(&ri->invalidate_lock);
 
-		if (r != -EAGAIN || !tries--)
-			return r;
+		if (tries >= rm_convert_tries(r))
+			return r == -EBUSY ? -EHWPOISON : r;
 		/* New pages wait for their turn to go to a list of the kernel's. */
-		if (tries == RM_HELD_TRIES - 1)
+		if (!tries++)
 			rm_drain_lru();
 		else
 			usleep_range(200, 1000);
@@ -234,8 +262,9 @@ static int rm_convert_chunk(struct rm_inode *ri, pgoff_t start, pgoff_t end,
  * Context: Process context, may sleep; waits a few milliseconds for who holds a
  * page. No lock may be held that a notifier takes.
  * Return: 0; -EINVAL beyond the end; -EAGAIN somebody holds the page at @done;
- * -EHWPOISON its contents are lost and were to be kept; -ENOMEM; -EINTR a fatal
- * signal.
+ * -EHWPOISON its contents are lost and were to be kept, or it is in a huge page of
+ * a pool with an error; -ENOMEM, also when the map has too many ranges; -EINTR a
+ * fatal signal.
  */
 int rm_convert(struct rm_inode *ri, pgoff_t start, pgoff_t end, bool private,
 	       bool zero, pgoff_t *done)

@@ -282,7 +282,8 @@ struct restrictedmem_link {
  * Return: 0. EINVAL: a flag, an attribute, a range that is not of whole pages,
  * empty, or not within the size. EOPNOTSUPP: memory that was created without
  * RESTRICTEDMEM_CREATE_IN_PLACE. EAGAIN: see above. EHWPOISON: contents were to
- * be preserved that are lost. EINTR, ENOMEM.
+ * be preserved that are lost, or there is an error somewhere in a pool's huge page.
+ * EINTR. ENOMEM: as everywhere, or there would be too many ranges.
  */
 struct restrictedmem_convert {
 	__u32 size;
