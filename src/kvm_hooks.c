@@ -40,10 +40,9 @@
  * @attributes: gfn to KVM_MEMORY_ATTRIBUTE_*; written under KVM's slots_lock
  * @slots: list of struct restrictedmem_kvm_slot; guarded by KVM's slots_lock,
  *	or by being the VM's last user
- * @aliasing: how many slots of files with aliases there were, ever; written
- *	under KVM's slots_lock
- * @in_place: there was a slot of a file in place, ever; written under KVM's
+ * @aliasing: there was a slot of a file with aliases, ever; written under KVM's
  *	slots_lock
+ * @in_place: the same of a file in place
  */
 struct restrictedmem_kvm {
 	void *kvm;
@@ -51,7 +50,7 @@ struct restrictedmem_kvm {
 	u64 owner;
 	struct rm_attrs attributes;
 	struct list_head slots;
-	unsigned long aliasing;
+	bool aliasing;
 	bool in_place;
 };
 
@@ -216,6 +215,8 @@ static const struct restrictedmem_notifier_ops rm_kvm_notifier_ops = {
  * @npages: how many; neither it nor @base_gfn + @npages overflows
  * @as_id: which of the VM's address spaces it is in
  *
+ * restrictedmem_kvm_commit() or restrictedmem_kvm_cancel() is due.
+ *
  * Context: Process context, may sleep. KVM's slots_lock is held.
  * Return: the slot; -EBADF not an fd; -EINVAL not a restrictedmem file, an
  * offset that is not on a page or a range beyond the end, a file of another VM,
@@ -266,8 +267,6 @@ restrictedmem_kvm_bind(struct restrictedmem_kvm *vm, unsigned int fd,
 		goto out_free;
 	}
 	list_add(&slot->list, &vm->slots);
-	WRITE_ONCE(vm->aliasing, vm->aliasing + aliases);
-	vm->in_place |= slot->in_place;
 	fput(file);
 	return slot;
 
@@ -278,6 +277,29 @@ out_fput:
 	return ERR_PTR(r);
 }
 EXPORT_SYMBOL_GPL(restrictedmem_kvm_bind);
+
+/**
+ * restrictedmem_kvm_commit() - the memslot is there
+ * @slot: from restrictedmem_kvm_bind(); may be NULL
+ *
+ * Only now does it count for what it makes possible: until it is sure to be there,
+ * nobody may rely on it.
+ *
+ * Context: Process context. KVM's slots_lock is held.
+ */
+void restrictedmem_kvm_commit(struct restrictedmem_kvm_slot *slot)
+{
+	struct restrictedmem_kvm *vm;
+
+	if (!slot)
+		return;
+	vm = slot->vm;
+	if (slot->aliases)
+		WRITE_ONCE(vm->aliasing, true);
+	if (slot->in_place)
+		vm->in_place = true;
+}
+EXPORT_SYMBOL_GPL(restrictedmem_kvm_commit);
 
 /**
  * restrictedmem_kvm_unbind() - the memslot is gone
@@ -309,12 +331,8 @@ EXPORT_SYMBOL_GPL(restrictedmem_kvm_unbind);
  */
 void restrictedmem_kvm_cancel(struct restrictedmem_kvm_slot *slot)
 {
-	struct restrictedmem_kvm *vm;
-
 	if (!slot)
 		return;
-	vm = slot->vm;
-	WRITE_ONCE(vm->aliasing, vm->aliasing - slot->aliases);
 	list_del(&slot->list);
 	restrictedmem_cancel(slot->binding);
 	kfree(slot);
@@ -361,7 +379,10 @@ static bool rm_kvm_overlap(struct restrictedmem_kvm_slot *slot, u64 *start,
 	return *start < *end;
 }
 
-/* Is all of a range in slots of files in place? */
+/*
+ * Is all of a range in slots of files in place, as guests see it who do not run in
+ * the second address space?
+ */
 static bool rm_kvm_is_in_place(struct restrictedmem_kvm *vm, u64 start, u64 end)
 {
 	struct restrictedmem_kvm_slot *slot;
@@ -391,15 +412,14 @@ static int rm_kvm_convert_slot(struct restrictedmem_kvm_slot *slot, u64 start,
 
 /* Kept apart from the many calls for VMs that have nothing in place. */
 static noinline int rm_kvm_convert(struct restrictedmem_kvm *vm, u64 start,
-				   u64 end, u64 attributes, u64 flags,
-				   bool *all)
+				   u64 end, u64 attributes, u64 flags)
 {
 	struct restrictedmem_kvm_slot *slot;
 	int r = 0;
 
-	*all = rm_kvm_is_in_place(vm, start, end);
-	if (flags && (!*all || (flags != RESTRICTEDMEM_CONVERT_ZERO &&
-				flags != RESTRICTEDMEM_CONVERT_PRESERVE)))
+	if (flags && ((flags != RESTRICTEDMEM_CONVERT_ZERO &&
+		       flags != RESTRICTEDMEM_CONVERT_PRESERVE) ||
+		      !rm_kvm_is_in_place(vm, start, end)))
 		return -EINVAL;
 	list_for_each_entry(slot, &vm->slots, list) {
 		u64 from = start, to = end;
@@ -421,7 +441,6 @@ static noinline int rm_kvm_convert(struct restrictedmem_kvm *vm, u64 start,
  * @attributes: KVM_MEMORY_ATTRIBUTE_*
  * @flags: RESTRICTEDMEM_CONVERT_*, 0 for the default; other than 0 only for a
  *	range that is all in slots of files in place
- * @all: whether it is; then a change of attributes needs no invalidation
  *
  * To be called before the attributes are changed, also where they are as asked
  * for: the file can have been converted by itself.
@@ -431,11 +450,10 @@ static noinline int rm_kvm_convert(struct restrictedmem_kvm *vm, u64 start,
  * converted: to repeat it goes on.
  */
 int restrictedmem_kvm_convert(struct restrictedmem_kvm *vm, u64 start, u64 end,
-			      u64 attributes, u64 flags, bool *all)
+			      u64 attributes, u64 flags)
 {
 	if (vm->in_place)
-		return rm_kvm_convert(vm, start, end, attributes, flags, all);
-	*all = false;
+		return rm_kvm_convert(vm, start, end, attributes, flags);
 	return flags ? -EINVAL : 0;
 }
 EXPORT_SYMBOL_GPL(restrictedmem_kvm_convert);
@@ -448,7 +466,7 @@ EXPORT_SYMBOL_GPL(restrictedmem_kvm_convert);
  * @attributes: KVM_MEMORY_ATTRIBUTE_*, replacing what was there
  *
  * Context: Process context, may sleep. KVM's slots_lock is held. KVM must
- * invalidate the range afterwards.
+ * invalidate the range afterwards, but for slots of files in place.
  * Return: 0, or -ENOMEM, also for too many ranges, with nothing changed.
  */
 int restrictedmem_kvm_set_attributes(struct restrictedmem_kvm *vm, u64 start,
