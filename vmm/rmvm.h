@@ -175,7 +175,10 @@ struct vm {
 	struct vcpu *vcpus;
 	size_t run_size;
 
-	/* Conversions, discards, the loader, shared, and what backends have of it */
+	/*
+	 * Conversions, the loader, shared, and what backends have of it. Who holds
+	 * it may wait for a backend, for as long as that has for one operation.
+	 */
 	pthread_mutex_t mem_lock;
 	pthread_mutex_t end_lock;	/* end */
 	pthread_cond_t end_cond;
@@ -235,6 +238,7 @@ void balloon_leave(struct vm *vm, u64 gpa, u64 size);
 
 /* devices.c */
 void devices_io(struct vm *vm, bool out, u16 port, void *data, unsigned int size);
+void vhost_blk_end(void);
 
 /* serial.c */
 int serial_init(struct vm *vm);
