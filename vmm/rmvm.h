@@ -249,6 +249,7 @@ void serial_write(unsigned int reg, u8 value);
 
 /* stats.c */
 void stats_sample(struct vm *vm);
+void serial_flush(void);
 void stats_print(struct vm *vm, FILE *to);
 void stats_fdinfo(struct vm *vm, FILE *to);
 
