@@ -39,8 +39,6 @@
 #include "restrictedmem_ioctl.h"
 #include "restrictedmem_trace.h"
 
-#define RM_FS_MAGIC	0x524d454d	/* "RMEM" */
-
 /*
  * How often a folio that is too large is cut and asked for again, or one with an
  * error until it is known where: that takes the kernel some milliseconds.
@@ -505,7 +503,7 @@ static const struct super_operations rm_super_ops = {
 
 static int rm_init_fs_context(struct fs_context *fc)
 {
-	struct pseudo_fs_context *ctx = init_pseudo(fc, RM_FS_MAGIC);
+	struct pseudo_fs_context *ctx = init_pseudo(fc, RESTRICTEDMEM_FS_MAGIC);
 
 	if (!ctx)
 		return -ENOMEM;

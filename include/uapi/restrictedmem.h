@@ -47,6 +47,9 @@
 
 #define RESTRICTEDMEM_IOCTL_TYPE	0xB9
 
+/* What fstatfs(2) says of a file or a window: f_type. No other file has it. */
+#define RESTRICTEDMEM_FS_MAGIC	0x524d454d
+
 /**
  * enum restrictedmem_store - where a file's pages come from
  * @RESTRICTEDMEM_STORE_SHMEM: anonymous memory, in pages of 4 KiB and, where
