@@ -9,9 +9,9 @@
  * slot holds a binding and so the file, and the file never holds the VM. KVM
  * hands us its own pointer only to get it back in invalidate().
  *
- * Attributes are set in this order: write the map, then invalidate. A fault that
- * reads the map after its sequence number is either late enough to see the new
- * value, or is made to start again (or zapped) by the invalidation.
+ * Attributes are set in this order: KVM holds off faults, the map is written, what
+ * is mapped is removed, faults go on. So a fault that maps something has seen one
+ * state of the map, from its first look to the moment when it is done.
  *
  * A slot whose file was created with RESTRICTEDMEM_CREATE_IN_PLACE has all of its
  * gfns in the file, private or shared: the attributes of such a gfn decide what
@@ -549,48 +549,26 @@ static loff_t rm_kvm_pos(struct restrictedmem_kvm_slot *slot, u64 gfn,
  * @gfn: the gfn
  * @pfn: where it goes; restrictedmem_put_pfn() is due
  *
+ * The order is at most what the alignment of gfn and file against each other
+ * allows; the gfns around may still have other attributes.
+ *
  * Context: Process context, may sleep.
  * Return: As restrictedmem_get_pfn().
  */
 int restrictedmem_kvm_get_pfn(struct restrictedmem_kvm_slot *slot, u64 gfn,
 			      struct restrictedmem_pfn *pfn)
 {
+	u64 skew = slot->base_gfn ^ slot->pgoff;
+	int r;
+
 	if (!slot->binding)
 		return -EINVAL;
-	return restrictedmem_get_pfn(slot->binding, rm_kvm_index(slot, gfn),
-				     pfn);
+	r = restrictedmem_get_pfn(slot->binding, rm_kvm_index(slot, gfn), pfn);
+	if (!r && skew)
+		pfn->order = min_t(unsigned int, pfn->order, __ffs64(skew));
+	return r;
 }
 EXPORT_SYMBOL_GPL(restrictedmem_kvm_get_pfn);
-
-/**
- * restrictedmem_kvm_max_order() - how large a private gfn can be mapped
- * @slot: the slot that has it
- * @gfn: the gfn
- * @max_order: do not look further
- *
- * Looks at the folio, at the alignment of gfn and file against each other, and
- * at the attributes, unless shared pages are in place.
- *
- * Context: Any but NMI.
- * Return: an order, at most @max_order.
- */
-unsigned int restrictedmem_kvm_max_order(struct restrictedmem_kvm_slot *slot,
-					 u64 gfn, unsigned int max_order)
-{
-	u64 skew = slot->base_gfn ^ slot->pgoff;
-	unsigned int order;
-
-	if (!slot->binding)
-		return 0;
-	order = restrictedmem_pfn_order(slot->binding, rm_kvm_index(slot, gfn));
-	order = min(order, max_order);
-	if (skew)
-		order = min_t(unsigned int, order, __ffs64(skew));
-	if (slot->in_place)
-		return order;
-	return restrictedmem_kvm_uniform_order(slot->vm, gfn, order);
-}
-EXPORT_SYMBOL_GPL(restrictedmem_kvm_max_order);
 
 /**
  * restrictedmem_kvm_read() - copy out of a private gfn

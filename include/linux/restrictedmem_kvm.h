@@ -91,8 +91,6 @@ unsigned int restrictedmem_kvm_uniform_order(struct restrictedmem_kvm *vm,
 
 int restrictedmem_kvm_get_pfn(struct restrictedmem_kvm_slot *slot, u64 gfn,
 			      struct restrictedmem_pfn *pfn);
-unsigned int restrictedmem_kvm_max_order(struct restrictedmem_kvm_slot *slot,
-					 u64 gfn, unsigned int max_order);
 int restrictedmem_kvm_read(struct restrictedmem_kvm_slot *slot, u64 gfn,
 			   int offset, void *data, int len);
 int restrictedmem_kvm_write(struct restrictedmem_kvm_slot *slot, u64 gfn,
