@@ -18,9 +18,9 @@ static void prefault_step(struct player *p)
 	while (range.size && ioctl(p->vcpu.fd, KVM_PRE_FAULT_MEMORY, &range)) {
 		if (errno == EINTR || errno == EAGAIN)
 			break;
-		if ((errno == ENOENT || errno == EFAULT) && range.gpa >= DATA + 2 * SIZE)
-			break;
-		if (errno == ENOENT && tolerates & TAKES_SLOTS)
+		/* Behind the last slot, or where one was */
+		if ((errno == ENOENT || errno == EFAULT) &&
+		    (range.gpa >= DATA + 2 * SIZE || tolerates & TAKES_SLOTS))
 			break;
 		if (errno == EHWPOISON && tolerates & MAKES_ERRORS)
 			break;

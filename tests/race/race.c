@@ -59,7 +59,7 @@ struct options {
 	bool shadow;		/* the machine has no TDP MMU */
 };
 
-#define ROUND_MS	250
+#define ROUND_MS	400
 #define GRACE		60	/* seconds beyond its time that make a hang */
 
 static struct tally *tally;
@@ -182,8 +182,7 @@ static void play_pair(const struct pair *pair, const struct store *store,
 	enter(&w, &w.players[1], pair->b, next_random(&seed), 1);
 	if (!pair->a->guest && !pair->b->guest)
 		enter(&w, &w.bystander, &actor_fault, next_random(&seed), 2);
-	uint64_t t0=now_ms();
-	world_settle(&w);printf("# made in %d settle %d\n", (int)(t0-begin),(int)(now_ms()-t0));
+	world_settle(&w);
 
 	do {
 		bool delayed = now_ms() - begin >= o->ms / 3;
