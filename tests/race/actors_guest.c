@@ -10,6 +10,7 @@
 #include "race.h"
 
 #define PORT_WRONG	0x13
+#define MAX_REPEATS	1000	/* of what could not be served, one after the other */
 #define STEPS		64	/* between two exits */
 
 #define FORCE_EMULATION "/sys/module/kvm/parameters/force_emulation_prefix"
@@ -310,11 +311,15 @@ static void begin(struct player *p)
 void vcpu_step(struct player *p)
 {
 	struct world *w = p->world;
+	int others = 0;
 
 	while (!w->failed) {
 		vcpu_run(&p->vcpu);
 		if (serve(w, &p->vcpu, PORT_SYNC))
 			return;
+		if (p->vcpu.reason != KVM_EXIT_IO && p->vcpu.reason != KVM_EXIT_MMIO &&
+		    ++others > MAX_REPEATS)
+			tell_exit(w, &p->vcpu);
 		if (p->vcpu.reason == KVM_EXIT_SHUTDOWN ||
 		    p->vcpu.reason == KVM_EXIT_INTERNAL_ERROR)
 			start_player(p);
@@ -327,12 +332,15 @@ void vcpu_step(struct player *p)
 void guest_scan(struct world *w, uint64_t kind)
 {
 	unsigned int tolerates = w->tolerates;
+	int others = 0;
 
 	w->tolerates = 0;
 	vcpu_set_long_mode(&w->looker);
 	vcpu_start(&w->looker, scan_all, w->id, w->generation, kind);
 	do {
 		vcpu_run(&w->looker);
+		if (w->looker.reason != KVM_EXIT_IO && ++others > MAX_REPEATS)
+			tell_exit(w, &w->looker);
 	} while (!serve(w, &w->looker, PORT_DONE) && !w->failed);
 	w->tolerates = tolerates;
 }

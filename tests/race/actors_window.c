@@ -44,6 +44,17 @@ static void read_by_kernel(struct player *p, uint64_t page)
 		check_sink(p, page, words);
 }
 
+/* The kernel itself writes there, and is not to try for ever. */
+static void write_by_kernel(struct player *p, uint64_t page)
+{
+	int zero = open("/dev/zero", O_RDONLY | O_CLOEXEC);
+	char *at = shared_page(p->world, page) + SCRATCH_WORDS * 8;
+
+	if (read(zero, at, IN_USE * 8) < 0 && errno != EFAULT)
+		fail(p->world, "a read into page %lu: %m", (unsigned long)page);
+	close(zero);
+}
+
 static void window_step(struct player *p)
 {
 	struct world *w = p->world;
@@ -60,6 +71,8 @@ static void window_step(struct player *p)
 			write_at(at + word * 8, identity(BY_HOST, w->id, page, p->steps));
 		if (roll(p) % 16 == 0)
 			read_by_kernel(p, page);
+		if (roll(p) % 16 == 0)
+			write_by_kernel(p, page);
 		page = pick_page(p, SPLIT, PAGES);
 		check_shared(p, page, shared_page(w, page));
 	}
@@ -85,7 +98,7 @@ static void unmap_user(struct player *p)
 	case 1:
 		CHECK(mmap(second, HUGE, PROT_READ | PROT_WRITE, MAP_PRIVATE |
 			   MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == second);
-		if (w->store->thp != RESTRICTEDMEM_THP_NEVER)
+		if (w->huge_user)
 			madvise(second, HUGE, MADV_HUGEPAGE);
 		break;
 	default:
@@ -141,6 +154,8 @@ static void child_looks(struct player *p)
 		uint64_t page = pick_page(p, SPLIT, 3 * PAGES);
 
 		check_shared(p, page, shared_page(p->world, page));
+		if (page >= IN_PLACE && roll(p) % 4 == 0)
+			write_by_kernel(p, page);
 	}
 	_exit(p->world->failed);
 }
@@ -154,8 +169,10 @@ static void fork_step(struct player *p)
 	pid = fork();
 	if (!pid)
 		child_looks(p);
-	if (roll(p) % 4 == 0)
+	if (roll(p) % 2) {
+		sleep_ms(roll(p) % 4);
 		kill(pid, SIGKILL);
+	}
 	if (pid < 0 || waitpid(pid, &status, 0) != pid)
 		fail(p->world, "fork: %m");
 	else if (WIFEXITED(status) && status)
@@ -167,6 +184,18 @@ const struct actor actor_fork = {
 	.step = fork_step,
 };
 
+/* Mappings of the page's neighbours come and go, as far as they are shared. */
+static void touch_neighbours(struct player *p, uint64_t page)
+{
+	for (int i = 0; i < 8; i++) {
+		uint64_t neighbour = page ^ (1 + roll(p) % 15), value;
+		char *at = shared_page(p->world, neighbour);
+
+		if (!look_at(at, &value))
+			madvise(at, PAGE, MADV_DONTNEED);
+	}
+}
+
 /* Pages are held for as long as they are in a pipe. */
 static void splice_step(struct player *p)
 {
@@ -177,6 +206,8 @@ static void splice_step(struct player *p)
 
 	CHECK(!pipe(fds));
 	if (vmsplice(fds[1], &iov, 1, 0) == PAGE) {
+		if (page >= IN_PLACE)
+			touch_neighbours(p, page);
 		if (roll(p) % 4 == 0)
 			sleep_ms(1 + roll(p) % 3);
 		if (read(fds[0], words, PAGE) == PAGE)

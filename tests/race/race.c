@@ -60,6 +60,7 @@ struct options {
 };
 
 #define ROUND_MS	400
+#define POOL_PAGES	12	/* six for the memories, and what forked children keep */
 #define RELOAD		8	/* pairs after which modules are unloaded once */
 #define GRACE		60	/* seconds beyond its time that make a hang */
 
@@ -348,7 +349,7 @@ static bool run_pair(int nr, const struct pair *pair, const struct options *o,
 
 	snprintf(name, sizeof(name), "%s,%s", pair->a->name, pair->b->name);
 	if (store->granule != PAGE)
-		pool_resize(store->granule, 8);
+		pool_resize(store->granule, POOL_PAGES);
 	memset(tally, 0, sizeof(*tally));
 	memset(&before, 0, sizeof(before));
 	take_counts(&before);
@@ -363,6 +364,7 @@ static bool run_pair(int nr, const struct pair *pair, const struct options *o,
 	good = !wait_for(pid, (o->ms + GRACE * 1000) * slowness(), &status);
 	if (!good)
 		*usable = end_hang(pid);
+	set_limit(0);
 	if (good && status) {
 		printf("# status %#x\n", status);
 		good = false;

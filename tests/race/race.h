@@ -81,6 +81,7 @@ struct world {
 	int views[2];		/* the consumer's */
 	int ids[2];
 	char *user;		/* the shared half of the split slot */
+	bool huge_user;
 	int window;
 	char *map;		/* of the memory in place */
 	pthread_rwlock_t loose_lock;	/* of the numbers that follow */

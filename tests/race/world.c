@@ -106,8 +106,7 @@ static void make_memory(struct world *w)
 		CHECK(w->ids[i] > 0);
 	}
 	w->user = map_anonymous(SIZE);
-	madvise(w->user, SIZE, w->store->thp == RESTRICTEDMEM_THP_NEVER ?
-		MADV_NOHUGEPAGE : MADV_HUGEPAGE);
+	madvise(w->user, SIZE, w->huge_user ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
 	w->window = open_window(w->fds[1], 0, SIZE, RESTRICTEDMEM_WINDOW_WRITE);
 	CHECK(w->window >= 0);
 	w->map = map_window(w->window, SIZE, PROT_READ | PROT_WRITE);
@@ -121,6 +120,8 @@ void world_make(struct world *w, const struct store *store, uint64_t id)
 {
 	w->store = store;
 	w->id = id;
+	/* Either half may be in huge pages where the other is not. */
+	w->huge_user = id % 4;
 	pthread_rwlock_init(&w->loose_lock, NULL);
 	w->consumer = consumer_open();
 	CHECK(w->consumer >= 0);
