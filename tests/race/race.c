@@ -182,7 +182,7 @@ static void play_pair(const struct pair *pair, const struct store *store,
 	world_make(&w, store, 1 + next_random(&seed) % 255);
 	enter(&w, &w.players[0], pair->a, next_random(&seed), 0);
 	enter(&w, &w.players[1], pair->b, next_random(&seed), 1);
-	if (!pair->a->guest && !pair->b->guest)
+	if (!pair->a->guest || !pair->b->guest)
 		enter(&w, &w.bystander, &actor_fault, next_random(&seed), 2);
 	world_settle(&w);
 

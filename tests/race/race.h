@@ -89,7 +89,7 @@ struct world {
 	int loose_window;
 	char *loose_map;
 	struct player players[2];
-	struct player bystander;
+	struct player bystander;	/* a guest that reads and writes */
 	int nr_vcpus;
 	unsigned int tolerates;	/* what the actors do to each other */
 	bool stop;
