@@ -46,6 +46,7 @@ tools: lib ## build rmctl, in build/tools
 tests: modules tools vmm
 	$(MAKE) -C tests/kmod KVER=$(KVER) KDIR=$(KDIR)
 	$(MAKE) -C tests/selftests
+	$(MAKE) -C tests/race
 	$(MAKE) -C tests/unit
 	$(MAKE) -C samples/consumer KVER=$(KVER) KDIR=$(KDIR) RM_SDK=$(CURDIR)
 	MAKEFLAGS= scripts/guest-initrd --modules >/dev/null
@@ -75,6 +76,16 @@ check-kvm: ## compare KVM's own selftests on stock and patched KVM (some 20 minu
 check-debug: ## run the tests on a kernel that looks for faults (half an hour)
 	@scripts/deps debug
 	@scripts/check-debug
+
+lab: ## look for races and more by chance (two hours, or LAB_MINUTES)
+	@scripts/deps check debug
+	@$(MAKE) $(jobs) --no-print-directory all tests
+	@scripts/lab
+
+lab-quick: ## the same in less than six minutes, as "make check" has it
+	@scripts/deps check
+	@$(MAKE) $(jobs) --no-print-directory all tests
+	@scripts/lab -q
 
 bench: ## install packages, build, and compare costs with peers (in a virtual machine)
 	@scripts/deps bench
@@ -159,5 +170,5 @@ build/vm/keeper: tests/vm/keeper.c
 	$(CC) -O2 -Wall -static -o $@.$$$$ $< && mv $@.$$$$ $@
 
 .PHONY: all modules kvm vmm lib tools tests demo demo-qemu demo-window check test check-kvm \
-	check-debug check-qemu bench lint install install-modules install-tools uninstall \
+	check-debug check-qemu lab lab-quick bench lint install install-modules install-tools uninstall \
 	dkms-install deb check-packages clean help

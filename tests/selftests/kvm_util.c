@@ -71,7 +71,8 @@ static void set_cpuid(struct vcpu *vcpu)
 	CHECK(!ioctl(vcpu->fd, KVM_SET_CPUID2, &c));
 }
 
-static void set_long_mode(struct vcpu *vcpu)
+/* As a new vCPU is, and one that has ended in KVM_EXIT_SHUTDOWN is not. */
+void vcpu_set_long_mode(struct vcpu *vcpu)
 {
 	const struct kvm_segment data = {
 		.limit = ~0, .selector = 0x10, .type = 3, .present = 1, .db = 1,
@@ -101,13 +102,14 @@ void vcpu_create(struct vm *vm, struct vcpu *vcpu, unsigned int id)
 	int size = ioctl(vm->kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
 
 	vcpu->vm = vm;
+	vcpu->id = id;
 	vcpu->fd = ioctl(vm->fd, KVM_CREATE_VCPU, (unsigned long)id);
 	CHECK(vcpu->fd >= 0);
 	vcpu->run = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED,
 			 vcpu->fd, 0);
 	CHECK(vcpu->run != MAP_FAILED);
 	set_cpuid(vcpu);
-	set_long_mode(vcpu);
+	vcpu_set_long_mode(vcpu);
 }
 
 /* Where a GUEST function is in the guest. */
@@ -120,8 +122,7 @@ uint64_t guest_address(void *function)
 void vcpu_start(struct vcpu *vcpu, void *function, uint64_t arg1,
 		uint64_t arg2, uint64_t arg3)
 {
-	static uint64_t nr;
-	uint64_t stack = GUEST_STACKS + (nr++ % 16 + 1) * GUEST_STACK - 8;
+	uint64_t stack = GUEST_STACKS + (vcpu->id % 16 + 1) * GUEST_STACK - 8;
 	struct kvm_regs regs = {
 		.rip = guest_address(function),
 		.rsp = stack,

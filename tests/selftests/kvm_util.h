@@ -49,6 +49,7 @@ struct vm {
 struct vcpu {
 	struct vm *vm;
 	int fd;
+	unsigned int id;
 	struct kvm_run *run;
 	int error;		/* errno of the last KVM_RUN, or 0 */
 	int reason;		/* its exit_reason, -1 if it has none */
@@ -57,6 +58,7 @@ struct vcpu {
 void vm_create(struct vm *vm, unsigned long type);
 void vm_destroy(struct vm *vm);
 void vcpu_create(struct vm *vm, struct vcpu *vcpu, unsigned int id);
+void vcpu_set_long_mode(struct vcpu *vcpu);
 void vcpu_start(struct vcpu *vcpu, void *function, uint64_t arg1,
 		uint64_t arg2, uint64_t arg3);
 void vcpu_destroy(struct vcpu *vcpu);
