@@ -47,6 +47,7 @@ tests: modules tools vmm
 	$(MAKE) -C tests/kmod KVER=$(KVER) KDIR=$(KDIR)
 	$(MAKE) -C tests/selftests
 	$(MAKE) -C tests/race
+	$(MAKE) -C tests/fuzz
 	$(MAKE) -C tests/unit
 	$(MAKE) -C samples/consumer KVER=$(KVER) KDIR=$(KDIR) RM_SDK=$(CURDIR)
 	MAKEFLAGS= scripts/guest-initrd --modules >/dev/null

@@ -98,6 +98,7 @@ struct rmt_mapping {
 	pgoff_t index;
 	struct page *page;
 	struct address_space *mapping;
+	bool shared;
 	u32 crc;
 };
 
@@ -123,7 +124,7 @@ static bool rmt_is_intact(const struct rmt_mapping *m)
 {
 	return page_count(m->page) > 0 &&
 	       READ_ONCE(page_folio(m->page)->mapping) == m->mapping &&
-	       rmt_page_crc(m->page) == m->crc;
+	       (m->shared || rmt_page_crc(m->page) == m->crc);
 }
 
 /* Notifiers */
@@ -386,7 +387,8 @@ static long rmt_unbind(struct rmt_consumer *c, struct rmt_unbind __user *uarg)
 
 /* Note @pfn as mapped, unless an invalidation began after @sequence. */
 static int rmt_map(struct rmt_binding *b, pgoff_t index,
-		   const struct restrictedmem_pfn *pfn, unsigned long sequence)
+		   const struct restrictedmem_pfn *pfn, unsigned long sequence,
+		   bool shared)
 {
 	struct rmt_mapping *m = kmalloc(sizeof(*m), GFP_KERNEL);
 	struct rmt_consumer *c = b->consumer;
@@ -397,7 +399,8 @@ static int rmt_map(struct rmt_binding *b, pgoff_t index,
 	m->index = index;
 	m->page = pfn->page;
 	m->mapping = page_folio(pfn->page)->mapping;
-	m->crc = rmt_page_crc(pfn->page);
+	m->shared = shared;
+	m->crc = shared ? 0 : rmt_page_crc(pfn->page);
 
 	spin_lock(&c->log_lock);
 	if (b->sequence == sequence) {
@@ -449,7 +452,8 @@ static int rmt_get(struct rmt_binding *b, struct rmt_page *arg)
 		arg->pfn = pfn.pfn;
 		arg->order = pfn.order;
 		if (arg->flags & RMT_GET_MAP)
-			r = rmt_map(b, arg->index, &pfn, sequence);
+			r = rmt_map(b, arg->index, &pfn, sequence,
+				    arg->flags & RMT_GET_SHARED);
 		if (!r && (arg->flags & RMT_GET_HOLD)) {
 			r = rmt_hold(b, arg->index, &pfn);
 			if (!r)
@@ -592,7 +596,8 @@ static long rmt_events(struct rmt_consumer *c, struct rmt_events __user *uarg)
 
 	if (copy_from_user(&arg, uarg, sizeof(arg)))
 		return -EFAULT;
-	copy = kvmalloc_array(RMT_MAX_EVENTS, sizeof(*copy), GFP_KERNEL);
+	arg.count = min_t(u32, arg.count, RMT_MAX_EVENTS);
+	copy = kvmalloc_array(arg.count, sizeof(*copy), GFP_KERNEL);
 	if (!copy)
 		return -ENOMEM;
 

@@ -40,6 +40,8 @@ struct rmt_unbind {
 #define RMT_GET_MAP		(1U << 1)
 /* Neither sleep nor allocate: only @order is filled in. */
 #define RMT_GET_ORDER_ONLY	(1U << 2)
+/* With RMT_GET_MAP: others may write to the page meanwhile. */
+#define RMT_GET_SHARED		(1U << 3)
 
 struct rmt_page {
 	__u32 id;
