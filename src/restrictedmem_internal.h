@@ -4,7 +4,8 @@
  *
  * Private structures and the prototypes between the module's rooms.
  *
- * Lock order, outermost first:
+ * Lock order, outermost first; docs/locking.rst has what each lock guards, and why
+ * what is looked up still holds when it is used:
  *
  *   mmap_lock			faults in windows, which let go of it to wait
  *   inode->i_rwsem		setting the size, fallocate's callers
