@@ -9,8 +9,12 @@
  * The pool is filled with zeros first, because where memory is shared in place
  * its contents stay.
  *
- * A mapping is a run of whole grains of the pool. What the driver gave is copied
- * there when it is mapped and back when it is unmapped.
+ * A mapping is a run of whole grains of the pool. What the driver sends is copied
+ * there when it is mapped, what it receives is copied back when it is unmapped.
+ *
+ * Nothing else is copied: a free grain holds zeros, so what a device is to fill
+ * shows its backend neither what the driver's buffer held nor what another device
+ * was sent. Of what a device was to fill and did not, the driver gets zeros.
  */
 #include <linux/bitmap.h>
 #include <linux/dma-map-ops.h>
@@ -50,12 +54,14 @@ static unsigned long take(unsigned long nr, unsigned long align_mask)
 	return first;
 }
 
-static void give_back(unsigned long first, unsigned long nr)
+/* The pool stays shared: whoever has a device's backend may look at it later. */
+static void give_back(char *p, size_t size)
 {
 	unsigned long flags;
 
+	memset(p, 0, size);
 	spin_lock_irqsave(&pool_lock, flags);
-	bitmap_clear(used, first, nr);
+	bitmap_clear(used, (p - pool) / GRAIN, grains_of(size));
 	spin_unlock_irqrestore(&pool_lock, flags);
 }
 
@@ -68,13 +74,14 @@ static void *share_alloc(struct device *dev, size_t size, dma_addr_t *dma,
 	if (first >= POOL_GRAINS)
 		return NULL;
 	*dma = virt_to_phys(p);
+	/* Drivers rely on the zeros, and backends may write to free grains. */
 	return memset(p, 0, size);
 }
 
 static void share_free(struct device *dev, size_t size, void *p, dma_addr_t dma,
 		       unsigned long attrs)
 {
-	give_back(((char *)p - pool) / GRAIN, grains_of(size));
+	give_back(p, size);
 }
 
 static char *shared_at(dma_addr_t dma)
@@ -97,7 +104,9 @@ static void sync_for_cpu(struct device *dev, dma_addr_t dma, size_t size,
 static void sync_for_device(struct device *dev, dma_addr_t dma, size_t size,
 			    enum dma_data_direction dir)
 {
-	memcpy(shared_at(dma), private_at(dma), size);
+	/* What a device fills is its own meanwhile, and has nothing of ours. */
+	if (dir != DMA_FROM_DEVICE)
+		memcpy(shared_at(dma), private_at(dma), size);
 }
 
 static dma_addr_t share_map_page(struct device *dev, struct page *page,
@@ -112,7 +121,8 @@ static dma_addr_t share_map_page(struct device *dev, struct page *page,
 		return DMA_MAPPING_ERROR;
 	for (i = 0; i < nr; i++)
 		origin[first + i] = from + i * GRAIN;
-	sync_for_device(dev, dma, size, dir);
+	if (!(attrs & DMA_ATTR_SKIP_CPU_SYNC))
+		sync_for_device(dev, dma, size, dir);
 	return dma;
 }
 
@@ -121,7 +131,7 @@ static void share_unmap_page(struct device *dev, dma_addr_t dma, size_t size,
 {
 	if (!(attrs & DMA_ATTR_SKIP_CPU_SYNC))
 		sync_for_cpu(dev, dma, size, dir);
-	give_back((shared_at(dma) - pool) / GRAIN, grains_of(size));
+	give_back(shared_at(dma), size);
 }
 
 static void share_unmap_sg(struct device *dev, struct scatterlist *list, int nents,

@@ -11,9 +11,24 @@ die() { say "$*"; exit 1; }
 # The lines of the comment at the head of the calling script are its help.
 usage() { sed -n '/^# Usage/,/^[^#]/{s/^# \{0,1\}//p}' "$0"; }
 
+# What is in there is run, and not only by its owner. So it and all folders above
+# are root's, the caller's, or of whom these scripts are, who could as well change
+# them; and who else may write above it can take away only what is theirs (sticky).
 cache_dir() {
-	local dir=${RM_CACHE:-${XDG_CACHE_HOME:-${HOME:-/var/tmp}/.cache}/restrictedmem}
-	mkdir -p "$dir"
+	local dir=${HOME:-$(getent passwd "$EUID" | cut -d : -f 6)} owner mode path folders=(/)
+	dir=${RM_CACHE:-${XDG_CACHE_HOME:-${dir:?no home, and no \$RM_CACHE}/.cache}/restrictedmem}
+	(umask 077 && mkdir -p "$dir") && dir=$(CDPATH='' cd -- "$dir" && pwd -P) || return
+	for ((path = 0; path < ${#dir}; path++)); do
+		[[ $path == 0 || ${dir:path:1} != / ]] || folders+=("${dir:0:path}")
+	done
+	while read -r owner mode path; do
+		case $owner in
+		0 | "$EUID" | "$(stat -c %u "${BASH_SOURCE[0]}")") ;;
+		*) die "$path is not yours: no cache in $dir; \$RM_CACHE may name another folder" ;;
+		esac
+		((!(8#$mode & 2) || (8#$mode & 8#1000 && ${#path} < ${#dir}))) ||
+			die "anybody may write to $path: no cache in $dir; \$RM_CACHE may name another folder"
+	done < <(stat -c '%u %a %n' "${folders[@]}" "$dir")
 	printf '%s\n' "$dir"
 }
 

@@ -9,9 +9,9 @@
  * slot holds a binding and so the file, and the file never holds the VM. KVM
  * hands us its own pointer only to get it back in invalidate().
  *
- * Attributes are set in this order: write the map, then invalidate. A fault that
- * reads the map after its sequence number is either late enough to see the new
- * value, or is made to start again (or zapped) by the invalidation.
+ * Attributes are set in this order: KVM holds off faults, the map is written, what
+ * is mapped is removed, faults go on. So a fault that maps something has seen one
+ * state of the map, from its first look to the moment when it is done.
  *
  * A slot whose file was created with RESTRICTEDMEM_CREATE_IN_PLACE has all of its
  * gfns in the file, private or shared: the attributes of such a gfn decide what
@@ -40,10 +40,9 @@
  * @attributes: gfn to KVM_MEMORY_ATTRIBUTE_*; written under KVM's slots_lock
  * @slots: list of struct restrictedmem_kvm_slot; guarded by KVM's slots_lock,
  *	or by being the VM's last user
- * @aliasing: how many slots of files with aliases there were, ever; written
- *	under KVM's slots_lock
- * @in_place: there was a slot of a file in place, ever; written under KVM's
+ * @aliasing: there was a slot of a file with aliases, ever; written under KVM's
  *	slots_lock
+ * @in_place: the same of a file in place
  */
 struct restrictedmem_kvm {
 	void *kvm;
@@ -51,7 +50,7 @@ struct restrictedmem_kvm {
 	u64 owner;
 	struct rm_attrs attributes;
 	struct list_head slots;
-	unsigned long aliasing;
+	bool aliasing;
 	bool in_place;
 };
 
@@ -216,6 +215,8 @@ static const struct restrictedmem_notifier_ops rm_kvm_notifier_ops = {
  * @npages: how many; neither it nor @base_gfn + @npages overflows
  * @as_id: which of the VM's address spaces it is in
  *
+ * restrictedmem_kvm_commit() or restrictedmem_kvm_cancel() is due.
+ *
  * Context: Process context, may sleep. KVM's slots_lock is held.
  * Return: the slot; -EBADF not an fd; -EINVAL not a restrictedmem file, an
  * offset that is not on a page or a range beyond the end, a file of another VM,
@@ -266,8 +267,6 @@ restrictedmem_kvm_bind(struct restrictedmem_kvm *vm, unsigned int fd,
 		goto out_free;
 	}
 	list_add(&slot->list, &vm->slots);
-	WRITE_ONCE(vm->aliasing, vm->aliasing + aliases);
-	vm->in_place |= slot->in_place;
 	fput(file);
 	return slot;
 
@@ -278,6 +277,29 @@ out_fput:
 	return ERR_PTR(r);
 }
 EXPORT_SYMBOL_GPL(restrictedmem_kvm_bind);
+
+/**
+ * restrictedmem_kvm_commit() - the memslot is there
+ * @slot: from restrictedmem_kvm_bind(); may be NULL
+ *
+ * Only now does it count for what it makes possible: until it is sure to be there,
+ * nobody may rely on it.
+ *
+ * Context: Process context. KVM's slots_lock is held.
+ */
+void restrictedmem_kvm_commit(struct restrictedmem_kvm_slot *slot)
+{
+	struct restrictedmem_kvm *vm;
+
+	if (!slot)
+		return;
+	vm = slot->vm;
+	if (slot->aliases)
+		WRITE_ONCE(vm->aliasing, true);
+	if (slot->in_place)
+		vm->in_place = true;
+}
+EXPORT_SYMBOL_GPL(restrictedmem_kvm_commit);
 
 /**
  * restrictedmem_kvm_unbind() - the memslot is gone
@@ -309,12 +331,8 @@ EXPORT_SYMBOL_GPL(restrictedmem_kvm_unbind);
  */
 void restrictedmem_kvm_cancel(struct restrictedmem_kvm_slot *slot)
 {
-	struct restrictedmem_kvm *vm;
-
 	if (!slot)
 		return;
-	vm = slot->vm;
-	WRITE_ONCE(vm->aliasing, vm->aliasing - slot->aliases);
 	list_del(&slot->list);
 	restrictedmem_cancel(slot->binding);
 	kfree(slot);
@@ -361,7 +379,10 @@ static bool rm_kvm_overlap(struct restrictedmem_kvm_slot *slot, u64 *start,
 	return *start < *end;
 }
 
-/* Is all of a range in slots of files in place? */
+/*
+ * Is all of a range in slots of files in place, as guests see it who do not run in
+ * the second address space?
+ */
 static bool rm_kvm_is_in_place(struct restrictedmem_kvm *vm, u64 start, u64 end)
 {
 	struct restrictedmem_kvm_slot *slot;
@@ -391,15 +412,14 @@ static int rm_kvm_convert_slot(struct restrictedmem_kvm_slot *slot, u64 start,
 
 /* Kept apart from the many calls for VMs that have nothing in place. */
 static noinline int rm_kvm_convert(struct restrictedmem_kvm *vm, u64 start,
-				   u64 end, u64 attributes, u64 flags,
-				   bool *all)
+				   u64 end, u64 attributes, u64 flags)
 {
 	struct restrictedmem_kvm_slot *slot;
 	int r = 0;
 
-	*all = rm_kvm_is_in_place(vm, start, end);
-	if (flags && (!*all || (flags != RESTRICTEDMEM_CONVERT_ZERO &&
-				flags != RESTRICTEDMEM_CONVERT_PRESERVE)))
+	if (flags && ((flags != RESTRICTEDMEM_CONVERT_ZERO &&
+		       flags != RESTRICTEDMEM_CONVERT_PRESERVE) ||
+		      !rm_kvm_is_in_place(vm, start, end)))
 		return -EINVAL;
 	list_for_each_entry(slot, &vm->slots, list) {
 		u64 from = start, to = end;
@@ -421,7 +441,6 @@ static noinline int rm_kvm_convert(struct restrictedmem_kvm *vm, u64 start,
  * @attributes: KVM_MEMORY_ATTRIBUTE_*
  * @flags: RESTRICTEDMEM_CONVERT_*, 0 for the default; other than 0 only for a
  *	range that is all in slots of files in place
- * @all: whether it is; then a change of attributes needs no invalidation
  *
  * To be called before the attributes are changed, also where they are as asked
  * for: the file can have been converted by itself.
@@ -431,11 +450,10 @@ static noinline int rm_kvm_convert(struct restrictedmem_kvm *vm, u64 start,
  * converted: to repeat it goes on.
  */
 int restrictedmem_kvm_convert(struct restrictedmem_kvm *vm, u64 start, u64 end,
-			      u64 attributes, u64 flags, bool *all)
+			      u64 attributes, u64 flags)
 {
 	if (vm->in_place)
-		return rm_kvm_convert(vm, start, end, attributes, flags, all);
-	*all = false;
+		return rm_kvm_convert(vm, start, end, attributes, flags);
 	return flags ? -EINVAL : 0;
 }
 EXPORT_SYMBOL_GPL(restrictedmem_kvm_convert);
@@ -448,8 +466,8 @@ EXPORT_SYMBOL_GPL(restrictedmem_kvm_convert);
  * @attributes: KVM_MEMORY_ATTRIBUTE_*, replacing what was there
  *
  * Context: Process context, may sleep. KVM's slots_lock is held. KVM must
- * invalidate the range afterwards.
- * Return: 0, or -ENOMEM with nothing changed.
+ * invalidate the range afterwards, but for slots of files in place.
+ * Return: 0, or -ENOMEM, also for too many ranges, with nothing changed.
  */
 int restrictedmem_kvm_set_attributes(struct restrictedmem_kvm *vm, u64 start,
 				     u64 end, u64 attributes)
@@ -531,48 +549,26 @@ static loff_t rm_kvm_pos(struct restrictedmem_kvm_slot *slot, u64 gfn,
  * @gfn: the gfn
  * @pfn: where it goes; restrictedmem_put_pfn() is due
  *
+ * The order is at most what the alignment of gfn and file against each other
+ * allows; the gfns around may still have other attributes.
+ *
  * Context: Process context, may sleep.
  * Return: As restrictedmem_get_pfn().
  */
 int restrictedmem_kvm_get_pfn(struct restrictedmem_kvm_slot *slot, u64 gfn,
 			      struct restrictedmem_pfn *pfn)
 {
+	u64 skew = slot->base_gfn ^ slot->pgoff;
+	int r;
+
 	if (!slot->binding)
 		return -EINVAL;
-	return restrictedmem_get_pfn(slot->binding, rm_kvm_index(slot, gfn),
-				     pfn);
+	r = restrictedmem_get_pfn(slot->binding, rm_kvm_index(slot, gfn), pfn);
+	if (!r && skew)
+		pfn->order = min_t(unsigned int, pfn->order, __ffs64(skew));
+	return r;
 }
 EXPORT_SYMBOL_GPL(restrictedmem_kvm_get_pfn);
-
-/**
- * restrictedmem_kvm_max_order() - how large a private gfn can be mapped
- * @slot: the slot that has it
- * @gfn: the gfn
- * @max_order: do not look further
- *
- * Looks at the folio, at the alignment of gfn and file against each other, and
- * at the attributes, unless shared pages are in place.
- *
- * Context: Any but NMI.
- * Return: an order, at most @max_order.
- */
-unsigned int restrictedmem_kvm_max_order(struct restrictedmem_kvm_slot *slot,
-					 u64 gfn, unsigned int max_order)
-{
-	u64 skew = slot->base_gfn ^ slot->pgoff;
-	unsigned int order;
-
-	if (!slot->binding)
-		return 0;
-	order = restrictedmem_pfn_order(slot->binding, rm_kvm_index(slot, gfn));
-	order = min(order, max_order);
-	if (skew)
-		order = min_t(unsigned int, order, __ffs64(skew));
-	if (slot->in_place)
-		return order;
-	return restrictedmem_kvm_uniform_order(slot->vm, gfn, order);
-}
-EXPORT_SYMBOL_GPL(restrictedmem_kvm_max_order);
 
 /**
  * restrictedmem_kvm_read() - copy out of a private gfn

@@ -23,6 +23,12 @@
  * neighbours, in one store; last, when nothing can fail any more, values are
  * written into blocks at its ends.
  *
+ * Whoever can set a range can set any number, far beyond the memory that there
+ * is, and the tree's nodes are charged to nobody: the tree asks for them without
+ * __GFP_ACCOUNT. So a map of more than a few ranges makes a deposit of memory that
+ * is charged, as much as the nodes may take. A limit for all that a map may have
+ * bounds how long one set, or the map's end, has the tree's lock and frees nodes.
+ *
  * The interface speaks of [start, end); the tree's ranges include their last
  * key. Variables are named "end" and "last" accordingly.
  *
@@ -57,6 +63,20 @@
 #include "restrictedmem_attrs.h"
 
 #define RM_BLOCK_KEYS	BIT(RM_ATTRS_BLOCK_ORDER)
+
+/* Ranges that a deposit is for, and how many need none. */
+#define RM_DEPOSIT_RANGES	64UL
+
+/**
+ * struct rm_attrs_deposit - memory that is charged in place of nodes
+ * @next: in the map's list
+ * @rest: what a range takes of nodes of 256 bytes: with the gap after it two
+ *	slots of a leaf that may be half empty, and a part of the nodes above
+ */
+struct rm_attrs_deposit {
+	struct rm_attrs_deposit *next;
+	u8 rest[RM_DEPOSIT_RANGES * 64 - sizeof(void *)];
+};
 
 /**
  * struct rm_attrs_block - the values of RM_BLOCK_KEYS keys, one by one
@@ -211,6 +231,62 @@ static void rm_attrs_find_writer(const struct rm_attrs *a, unsigned long key,
 	rcu_read_unlock();
 }
 
+/* How many ranges and blocks more there are with @entry at [@first, @last]. */
+static long rm_attrs_growth(struct rm_attrs *a, unsigned long first,
+			    unsigned long last, void *entry)
+{
+	MA_STATE(mas, &a->mt, first, first);
+	long growth = entry ? 1 : 0;
+	unsigned int entries = 0;
+	void *old;
+
+	rcu_read_lock();
+	mas_for_each(&mas, old, last) {
+		if (mas.index >= first && mas.last <= last)
+			growth--;
+		else if (mas.index < first && mas.last > last)
+			growth++;
+		if (++entries % 1024 == 0) {
+			mas_pause(&mas);
+			rcu_read_unlock();
+			cond_resched();
+			rcu_read_lock();
+		}
+	}
+	rcu_read_unlock();
+	return growth;
+}
+
+/* Have deposits for that many ranges and blocks. */
+static int rm_attrs_pay(struct rm_attrs *a, unsigned long nr_entries)
+{
+	struct rm_attrs_deposit *deposit;
+
+	while (nr_entries > (a->nr_deposits + 1) * RM_DEPOSIT_RANGES) {
+		deposit = kmalloc(sizeof(*deposit), GFP_KERNEL_ACCOUNT);
+		if (!deposit)
+			return -ENOMEM;
+		deposit->next = a->deposits;
+		a->deposits = deposit;
+		a->nr_deposits++;
+	}
+	return 0;
+}
+
+/* Give deposits back that are for more; some more, lest they come and go. */
+static void rm_attrs_refund(struct rm_attrs *a, unsigned long nr_entries)
+{
+	struct rm_attrs_deposit *deposit;
+
+	while (a->nr_deposits &&
+	       nr_entries <= (a->nr_deposits - 1) * RM_DEPOSIT_RANGES) {
+		deposit = a->deposits;
+		a->deposits = deposit->next;
+		a->nr_deposits--;
+		kfree(deposit);
+	}
+}
+
 /*
  * Put @entry at [@first, @last] of the tree. The tree first tries without
  * sleeping and without __GFP_ACCOUNT whatever it is asked for, and flags that
@@ -221,7 +297,15 @@ static int rm_attrs_store(struct rm_attrs *a, unsigned long first,
 {
 	MA_STATE(mas, &a->mt, first, last);
 	unsigned long stores;
+	long growth;
 	int ret;
+
+	growth = rm_attrs_growth(a, first, last, entry);
+	if (growth > 0 && a->nr_entries + growth > RM_ATTRS_MAX_RANGES)
+		return -ENOMEM;
+	ret = rm_attrs_pay(a, a->nr_entries + growth);
+	if (ret)
+		return ret;
 
 	mas_lock(&mas);
 	stores = a->stores + 1;
@@ -235,6 +319,10 @@ static int rm_attrs_store(struct rm_attrs *a, unsigned long first,
 	/* A second writer while we slept: the neighbours may have changed. */
 	WARN_ON_ONCE(a->stores != stores);
 	mas_unlock(&mas);
+
+	if (!ret)
+		a->nr_entries += growth;
+	rm_attrs_refund(a, a->nr_entries);
 	return ret;
 }
 
@@ -295,6 +383,7 @@ void rm_attrs_destroy(struct rm_attrs *a)
 
 	list = rm_attrs_blocks(a, 0, 0);
 	mtree_destroy(&a->mt);
+	rm_attrs_refund(a, 0);
 	while (list) {
 		block = list;
 		list = block->next;
@@ -442,14 +531,13 @@ static void rm_attrs_set_block(struct rm_attrs *a, struct rm_attrs_block *block,
  * depend on the length of the range, only (in nodes to free) on how many
  * ranges and blocks it replaces.
  *
- * Blocks are charged to current's memcg, nodes of the tree are not: see
- * rm_attrs_store(). Unless ranges are longer than a block, there is about one
- * node for every four blocks.
+ * Blocks are charged to current's memcg, and so is what the nodes of the tree
+ * take.
  *
  * Context: Process context, may sleep. The caller allows one writer at a time.
  * Takes the map's spinlock, and drops it to allocate.
- * Return: 0, -EINVAL for an empty range or a value too large, or -ENOMEM; in
- * case of an error nothing has changed.
+ * Return: 0, -EINVAL for an empty range or a value too large, or -ENOMEM, also
+ * for more than RM_ATTRS_MAX_RANGES; in case of an error nothing has changed.
  */
 int rm_attrs_set(struct rm_attrs *a, unsigned long start, unsigned long end,
 		 unsigned long value)

@@ -24,7 +24,17 @@
 #endif
 #define RM_ATTRS_RECENT		64
 
+/*
+ * Ranges and blocks of a map. A part of the size of a block has one range, and the
+ * end of another, before it becomes a block: that is enough for each 16 MiB of 8
+ * TiB.
+ */
+#ifndef RM_ATTRS_MAX_RANGES
+#define RM_ATTRS_MAX_RANGES	(1024UL * 1024)
+#endif
+
 struct rm_attrs_block;
+struct rm_attrs_deposit;
 
 /**
  * struct rm_attrs - a map from key ranges to values
@@ -34,6 +44,9 @@ struct rm_attrs_block;
  * @stores: how many stores into @mt were begun. Written under the spinlock
  *	of @mt, read by anyone.
  * @nr_blocks: how many are in @mt; the writer's
+ * @nr_entries: ranges and blocks in @mt; the writer's
+ * @nr_deposits: how many are in @deposits; the writer's
+ * @deposits: list of what is charged for nodes of @mt; the writer's
  * @recent: blocks that were written lately, by number; each is in @mt as well.
  *	Written by the one writer, read under RCU.
  */
@@ -41,6 +54,9 @@ struct rm_attrs {
 	struct maple_tree mt;
 	unsigned long stores;
 	unsigned long nr_blocks;
+	unsigned long nr_entries;
+	unsigned long nr_deposits;
+	struct rm_attrs_deposit *deposits;
 	struct rm_attrs_block __rcu *recent[RM_ATTRS_RECENT];
 };
 

@@ -39,8 +39,6 @@
 #include "restrictedmem_ioctl.h"
 #include "restrictedmem_trace.h"
 
-#define RM_FS_MAGIC	0x524d454d	/* "RMEM" */
-
 /*
  * How often a folio that is too large is cut and asked for again, or one with an
  * error until it is known where: that takes the kernel some milliseconds.
@@ -75,25 +73,43 @@ static int rm_inode_set_size(struct inode *inode, loff_t size)
 	return r;
 }
 
-static int rm_try_get_folio(struct rm_inode *ri, pgoff_t index, bool must,
-			    struct folio **folio)
+/* Free what rm_store_get() left behind. */
+static void rm_trim(struct rm_inode *ri, pgoff_t index)
 {
-	int r;
-
-	r = down_read_killable(&ri->invalidate_lock);
-	if (r)
-		return r;
-	r = -EINVAL;
-	if (index < i_size_read(&ri->vfs_inode) >> PAGE_SHIFT)
-		r = rm_store_get(&ri->store, index, must, folio);
-	up_read(&ri->invalidate_lock);
-
-	if (r == -ENOSPC || r == -ENOMEM || r == -EFBIG) {
-		down_write(&ri->invalidate_lock);
+	down_write(&ri->invalidate_lock);
+	if (index < rm_inode_pages(ri))
 		rm_store_trim(&ri->store, index);
-		up_write(&ri->invalidate_lock);
+	up_write(&ri->invalidate_lock);
+}
+
+/**
+ * rm_get_again() - what there is to do after rm_store_get()
+ * @ri: the inode
+ * @index: a page
+ * @tries: how often it was called; 0 at first
+ * @r: what rm_store_get() returned; becomes what to tell others
+ *
+ * Context: Process context, may sleep; the invalidate_lock was dropped.
+ * Return: true if rm_store_get() is to be called again.
+ */
+bool rm_get_again(struct rm_inode *ri, pgoff_t index, unsigned int *tries,
+		  int *r)
+{
+	if (*r == -ENOSPC || *r == -ENOMEM || *r == -EFBIG)
+		rm_trim(ri, index);
+	if (*r != -EFBIG && *r != -EBUSY)
+		return false;
+	if (++*tries == RM_GET_TRIES) {
+		/* Whoever holds the folio that has to be split does so for long. */
+		*r = *r == -EFBIG ? -ENOMEM : -EHWPOISON;
+		return false;
 	}
-	return r;
+	if (fatal_signal_pending(current)) {
+		*r = -EINTR;
+		return false;
+	}
+	usleep_range(500, 2000);
+	return true;
 }
 
 /**
@@ -111,22 +127,20 @@ static int rm_try_get_folio(struct rm_inode *ri, pgoff_t index, bool must,
 int rm_get_folio(struct rm_inode *ri, pgoff_t index, bool must,
 		 struct folio **folio)
 {
-	int tries = RM_GET_TRIES;
+	unsigned int tries = 0;
 	int r;
 
 	might_sleep();
-	for (;;) {
-		r = rm_try_get_folio(ri, index, must, folio);
-		if ((r != -EFBIG && r != -EBUSY) || !--tries)
-			break;
-		if (fatal_signal_pending(current))
-			return -EINTR;
-		usleep_range(500, 2000);
-	}
-	/* Whoever holds the folio that has to be split does so for long. */
-	if (r == -EFBIG)
-		return -ENOMEM;
-	return r == -EBUSY ? -EHWPOISON : r;
+	do {
+		r = down_read_killable(&ri->invalidate_lock);
+		if (r)
+			return r;
+		r = -EINVAL;
+		if (index < rm_inode_pages(ri))
+			r = rm_store_get(&ri->store, index, must, folio);
+		up_read(&ri->invalidate_lock);
+	} while (rm_get_again(ri, index, &tries, &r));
+	return r;
 }
 
 /*
@@ -161,27 +175,42 @@ static int rm_populate(struct rm_inode *ri, pgoff_t start, pgoff_t end)
 	return r;
 }
 
-/* Discard [start, end); what lies beyond the end of the file is no error. */
+/* Discard [start, end) with the lock held. */
+static void rm_discard(struct rm_inode *ri, pgoff_t start, pgoff_t end)
+{
+	pgoff_t first = start, last = end;
+
+	/* Huge pages split: consumers have to let go of all of them. */
+	rm_store_whole_folios(&ri->store, &first, &last);
+	rm_invalidate_start(ri, first, last);
+	rm_store_discard(&ri->store, start, end);
+	rm_invalidate_end(ri, first, last);
+}
+
+/*
+ * Discard [start, end); what lies beyond the end of the file is no error. One piece
+ * at a time: faults, and whoever wants to end the caller, wait for no more than that.
+ */
 static int rm_punch_hole(struct rm_inode *ri, pgoff_t start, pgoff_t end)
 {
-	pgoff_t first, last;
+	pgoff_t next;
 	int r;
 
-	r = down_write_killable(&ri->invalidate_lock);
-	if (r)
-		return r;
-	end = min_t(u64, end, i_size_read(&ri->vfs_inode) >> PAGE_SHIFT);
-	if (start < end) {
-		/* Huge pages split: consumers have to let go of all of them. */
-		first = start;
-		last = end;
-		rm_store_whole_folios(&ri->store, &first, &last);
-
-		rm_invalidate_start(ri, first, last);
-		rm_store_discard(&ri->store, start, end);
-		rm_invalidate_end(ri, first, last);
+	while (start < end) {
+		r = down_write_killable(&ri->invalidate_lock);
+		if (r)
+			return r;
+		end = min(end, rm_inode_pages(ri));
+		if (start < end) {
+			next = rm_store_piece(&ri->store, start, end);
+			rm_discard(ri, start, next);
+			start = next;
+		}
+		up_write(&ri->invalidate_lock);
+		if (start < end && fatal_signal_pending(current))
+			return -EINTR;
+		cond_resched();
 	}
-	up_write(&ri->invalidate_lock);
 	return 0;
 }
 
@@ -212,7 +241,8 @@ static void rm_inode_unlist(struct rm_inode *ri)
 
 /*
  * Windows that are still open keep the inode, but not the memory: the last view
- * takes it along, and what had to do with it.
+ * takes it along, and what had to do with it. Once there is no view nobody else
+ * looks for a page: see rm_inode_pages(). So nobody has to wait until all are freed.
  */
 static void rm_put_view(struct rm_inode *ri)
 {
@@ -220,11 +250,11 @@ static void rm_put_view(struct rm_inode *ri)
 
 	down_write(&ri->invalidate_lock);
 	last = !--ri->nr_views;
+	up_write(&ri->invalidate_lock);
 	if (last) {
 		rm_inode_unlist(ri);
 		rm_store_destroy(&ri->store);
 	}
-	up_write(&ri->invalidate_lock);
 }
 
 static int rm_release(struct inode *inode, struct file *file)
@@ -244,6 +274,7 @@ static const struct file_operations rm_file_ops;
 /* Another file on @inode, whose reference it takes over when it succeeds. */
 static struct file *rm_view_create(struct inode *inode, u64 owner)
 {
+	static atomic64_t last_id = ATOMIC64_INIT(0);
 	struct rm_inode *ri = rm_inode(inode);
 	struct rm_view *view;
 	struct file *file;
@@ -251,6 +282,7 @@ static struct file *rm_view_create(struct inode *inode, u64 owner)
 	view = kzalloc(sizeof(*view), GFP_KERNEL_ACCOUNT);
 	if (!view)
 		return ERR_PTR(-ENOMEM);
+	view->id = atomic64_inc_return(&last_id);
 	view->owner = owner;
 	view->claims = !!owner;
 	INIT_LIST_HEAD(&view->windows);
@@ -471,7 +503,7 @@ static const struct super_operations rm_super_ops = {
 
 static int rm_init_fs_context(struct fs_context *fc)
 {
-	struct pseudo_fs_context *ctx = init_pseudo(fc, RM_FS_MAGIC);
+	struct pseudo_fs_context *ctx = init_pseudo(fc, RESTRICTEDMEM_FS_MAGIC);
 
 	if (!ctx)
 		return -ENOMEM;

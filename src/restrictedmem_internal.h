@@ -6,7 +6,7 @@
  *
  * Lock order, outermost first:
  *
- *   mmap_lock			faults in windows
+ *   mmap_lock			faults in windows, which let go of it to wait
  *   inode->i_rwsem		setting the size, fallocate's callers
  *   rm_inode.invalidate_lock	written by what discards or converts pages or sets
  *				the size, read by what takes pages
@@ -50,7 +50,7 @@ struct rm_attrs;
  * @nr_shared: how many pages that are; written under @invalidate_lock
  * @nr_windows: windows that are not revoked; guarded by @invalidate_lock
  * @nr_views: files that show it; guarded by @invalidate_lock, and 0 for ever
- *	after it was 0 again
+ *	after it was 0 again, with which the memory ends
  */
 struct rm_inode {
 	struct list_head list;
@@ -69,6 +69,7 @@ struct rm_inode {
 
 /**
  * struct rm_view - one file on an inode; file->private_data
+ * @id: a number that no other view ever has; constant
  * @owner: whose consumers may bind through it, 0: nobody's yet
  * @claims: how often @owner was given it, by birth or by a bind that was not
  *	cancelled; it goes from 0 once
@@ -78,6 +79,7 @@ struct rm_inode {
  * Guarded by the inode's binding_lock, but for @windows: its invalidate_lock.
  */
 struct rm_view {
+	u64 id;
 	u64 owner;
 	u64 claims;
 	unsigned int nr_bindings;
@@ -87,6 +89,18 @@ struct rm_view {
 static inline struct rm_inode *rm_inode(struct inode *inode)
 {
 	return container_of(inode, struct rm_inode, vfs_inode);
+}
+
+/*
+ * How many pages there can be: none before the size is set, and none after the last
+ * view has gone, whatever i_size says. Who comes by a view or a binding, which keep
+ * the memory, may go by i_size; who only has the inode must ask here, and has what he
+ * was told for as long as he holds the lock.
+ */
+static inline pgoff_t rm_inode_pages(struct rm_inode *ri)
+{
+	lockdep_assert_held(&ri->invalidate_lock);
+	return ri->nr_views ? ri->store.nr_pages : 0;
 }
 
 /* restrictedmem_main.c */
@@ -109,6 +123,8 @@ void rm_inode_put(struct rm_inode *ri);
 void rm_inode_for_each(void (*fn)(struct rm_inode *ri, void *data), void *data);
 int rm_get_folio(struct rm_inode *ri, pgoff_t index, bool must,
 		 struct folio **folio);
+bool rm_get_again(struct rm_inode *ri, pgoff_t index, unsigned int *tries,
+		  int *r);
 
 /* restrictedmem_notifier.c */
 struct restrictedmem_binding *rm_bind(struct file *file, pgoff_t start,

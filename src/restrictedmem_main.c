@@ -282,6 +282,7 @@ static void __exit rm_exit(void)
 	rm_hugetlb_exit();
 	rm_shmem_exit();
 	rm_file_exit();
+	rm_limit_exit();
 }
 module_exit(rm_exit);
 

@@ -16,12 +16,14 @@
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/delay.h>
 #include <linux/kfifo.h>
 #include <linux/mm.h>
 #include <linux/spinlock.h>
 #include <linux/string.h>
 #include <linux/tracepoint.h>
 #include <linux/workqueue.h>
+#include <linux/xarray.h>
 
 #include "restrictedmem_internal.h"
 
@@ -29,7 +31,10 @@ static DEFINE_KFIFO(rm_poison_pfns, unsigned long, 256);
 static DEFINE_SPINLOCK(rm_poison_lock);
 static struct tracepoint *rm_poison_tracepoint;
 
-/* The page that an inode is asked for; @index is the answer. */
+/* How often a page is looked at whose folio is perhaps being split. */
+#define RM_FIND_TRIES	5
+
+/* A page that an inode is looked for; @index is its place there. */
 struct rm_poison_page {
 	struct folio *folio;
 	unsigned long nr;
@@ -37,21 +42,46 @@ struct rm_poison_page {
 };
 
 /* Nobody sets a store's private side to NULL while its inode is listed. */
-static bool rm_poison_is_here(struct rm_inode *ri, void *data)
+static bool rm_poison_owns(struct rm_inode *ri, void *data)
 {
 	struct rm_store *store = &ri->store;
 	struct rm_poison_page *page = data;
-	bool here = false;
 	pgoff_t first;
 
-	rcu_read_lock();
-	if (READ_ONCE(store->private) &&
-	    store->config.ops->owns(store, page->folio, &first)) {
-		page->index = first + page->nr;
-		here = rm_store_peek(store, page->index) == page->folio;
+	if (!READ_ONCE(store->private) ||
+	    !store->config.ops->owns(store, page->folio, &first))
+		return false;
+	page->index = first + page->nr;
+	return true;
+}
+
+/* The inode that had a page a moment ago, and where. rm_inode_put() is due. */
+static struct rm_inode *rm_poison_find(struct page *page, pgoff_t *index)
+{
+	struct rm_poison_page at = { .folio = page_folio(page) };
+	struct rm_inode *ri = NULL;
+
+	/* A page of ours has a reference, but not while its folio is split. */
+	if (!folio_try_get(at.folio))
+		return NULL;
+	/* From here on it is not. */
+	if (page_folio(page) == at.folio) {
+		at.nr = folio_page_idx(at.folio, page);
+		ri = rm_inode_find(rm_poison_owns, &at);
+		*index = at.index;
 	}
-	rcu_read_unlock();
-	return here;
+	/* With it, nobody else could split the folio. */
+	folio_put(at.folio);
+	return ri;
+}
+
+/* Does an inode still have the page? With its invalidate_lock. */
+static bool rm_poison_is_here(struct rm_inode *ri, struct page *page,
+			      pgoff_t index)
+{
+	struct folio *folio = xa_load(&ri->store.folios, index);
+
+	return folio && rm_folio_page(folio, index) == page;
 }
 
 /*
@@ -71,31 +101,21 @@ static void rm_poison_lose(struct rm_inode *ri, pgoff_t index)
 
 static void rm_poison_handle(unsigned long pfn)
 {
-	struct rm_poison_page at;
+	struct page *page = pfn_to_online_page(pfn);
+	int tries = RM_FIND_TRIES;
 	struct rm_inode *ri;
-	struct page *page;
-	bool here;
+	pgoff_t index;
 
-	page = pfn_to_online_page(pfn);
 	if (!page)
 		return;
-	at.folio = page_folio(page);
-	/* A page of ours has a reference. */
-	if (!folio_try_get(at.folio))
-		return;
-	at.nr = folio_page_idx(at.folio, page);
-
-	ri = rm_inode_find(rm_poison_is_here, &at);
-	if (!ri) {
-		folio_put(at.folio);
-		return;
+	while (!(ri = rm_poison_find(page, &index))) {
+		if (!--tries)
+			return;
+		usleep_range(100, 1000);
 	}
 	down_write(&ri->invalidate_lock);
-	here = rm_poison_is_here(ri, &at);
-	/* If so the inode has one; ours would keep the folio from being split. */
-	folio_put(at.folio);
-	if (here)
-		rm_poison_lose(ri, at.index);
+	if (rm_inode_pages(ri) && rm_poison_is_here(ri, page, index))
+		rm_poison_lose(ri, index);
 	up_write(&ri->invalidate_lock);
 	rm_inode_put(ri);
 }

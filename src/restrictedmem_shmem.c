@@ -327,8 +327,69 @@ static bool rm_shmem_owns(struct rm_store *store, struct folio *folio,
 	return READ_ONCE(folio->mapping) == rm_shmem_file(store)->f_mapping;
 }
 
+static void rm_shmem_split(struct rm_store *store, pgoff_t index)
+{
+	rm_shmem_split_folio(rm_shmem_file(store), index);
+}
+
+/* The folio that has the pages before and after a border, with a reference. */
+static struct folio *rm_shmem_across(struct rm_store *store, pgoff_t border)
+{
+	struct folio *folio = rm_shmem_find(store, border);
+
+	if (!folio || rm_folio_first(folio, border) < border)
+		return folio;
+	folio_put(folio);
+	return NULL;
+}
+
+/* The same when it has been split if it can be. */
+static struct folio *rm_shmem_cut(struct rm_store *store, pgoff_t border)
+{
+	struct folio *folio = rm_shmem_across(store, border);
+
+	if (!folio)
+		return NULL;
+	folio_put(folio);
+	rm_shmem_split(store, border);
+	return rm_shmem_across(store, border);
+}
+
+/* Zero some pages of a folio, and drop the reference on it. */
+static void rm_shmem_clear(struct folio *folio, pgoff_t index, pgoff_t end)
+{
+	for (; index < end; index++)
+		/* Not even a write goes to a page with an error. */
+		if (!PageHWPoison(rm_folio_page(folio, index)))
+			clear_highpage(rm_folio_page(folio, index));
+	folio_put(folio);
+}
+
+/*
+ * shmem would zero its part of a folio that lies across a border, whatever is
+ * wrong with a page there, and only then split it.
+ */
 static void rm_shmem_discard(struct rm_store *store, pgoff_t start, pgoff_t end)
 {
+	struct folio *folio;
+	pgoff_t border;
+
+	folio = rm_shmem_cut(store, start);
+	if (folio) {
+		border = min(rm_folio_end(folio, start), end);
+		rm_shmem_clear(folio, start, border);
+		start = border;
+	}
+	if (start == end)
+		return;
+	folio = rm_shmem_cut(store, end);
+	if (folio) {
+		border = rm_folio_first(folio, end);
+		rm_shmem_clear(folio, border, end);
+		end = border;
+	}
+	if (start == end)
+		return;
 	shmem_truncate_range(file_inode(rm_shmem_file(store)),
 			     (loff_t)start << PAGE_SHIFT,
 			     ((loff_t)end << PAGE_SHIFT) - 1);
@@ -336,7 +397,6 @@ static void rm_shmem_discard(struct rm_store *store, pgoff_t start, pgoff_t end)
 
 const struct rm_store_ops rm_shmem_ops = {
 	.name = "shmem",
-	.splits = true,
 	.maps_pages = true,
 	.page_sizes = rm_shmem_page_sizes,
 	.init = rm_shmem_set_up,
@@ -344,6 +404,7 @@ const struct rm_store_ops rm_shmem_ops = {
 	.get = rm_shmem_get,
 	.find = rm_shmem_find,
 	.owns = rm_shmem_owns,
+	.split = rm_shmem_split,
 	.discard = rm_shmem_discard,
 };
 

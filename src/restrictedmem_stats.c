@@ -118,7 +118,7 @@ static int rm_resident_get(void *data, u64 *value)
 
 static int rm_charged_get(void *data, u64 *value)
 {
-	*value = rm_bytes(rm_store_total_charged());
+	*value = rm_bytes(rm_charged_pages());
 	return 0;
 }
 

@@ -33,9 +33,11 @@
 /* How often a huge folio that somebody else holds is asked to split. */
 #define RM_SPLIT_TRIES	5
 
-/* Pages that all inodes hold, and the same with all that is reserved. */
+/* Pages that are discarded in one piece, or those of one huge page, if more */
+#define RM_PIECE	(SZ_64M >> PAGE_SHIFT)
+
+/* Pages that all inodes hold */
 static atomic_long_t rm_total_resident = ATOMIC_LONG_INIT(0);
-static atomic_long_t rm_total_charged = ATOMIC_LONG_INIT(0);
 
 /**
  * rm_store_lookup_ops() - a store by its number in the uapi
@@ -65,34 +67,6 @@ const struct rm_store_ops *rm_store_lookup_ops(u32 store)
 u64 rm_store_total_resident(void)
 {
 	return atomic_long_read(&rm_total_resident);
-}
-
-/**
- * rm_store_total_charged() - what counts against the module's limit
- *
- * Context: Any.
- * Return: pages that files hold or have reserved.
- */
-u64 rm_store_total_charged(void)
-{
-	return atomic_long_read(&rm_total_charged);
-}
-
-static void rm_charge(long nr_pages)
-{
-	atomic_long_add(nr_pages, &rm_total_charged);
-}
-
-/* Charge @nr_pages more, unless that would pass the module's limit. */
-static bool rm_try_charge(long nr_pages)
-{
-	u64 limit = rm_limit_pages();
-
-	rm_charge(nr_pages);
-	if (!limit || rm_store_total_charged() <= limit)
-		return true;
-	rm_charge(-nr_pages);
-	return false;
 }
 
 /* A folio comes into the table, or goes. */
@@ -133,48 +107,116 @@ int rm_store_set_size(struct rm_store *store, loff_t size)
 {
 	pgoff_t reserved = store->config.reserve ? size >> PAGE_SHIFT : 0;
 	atomic_long_t *by_node;
-	int r = -ENOMEM;
+	int r;
 
 	/* Nothing is no matter for the limit, even when it is passed. */
-	if (reserved && !rm_try_charge(reserved))
+	if (reserved && !rm_has_room(reserved))
 		return -ENOSPC;
 	by_node = kcalloc(nr_node_ids, sizeof(*by_node), GFP_KERNEL_ACCOUNT);
 	if (!by_node)
-		goto err_uncharge;
+		return -ENOMEM;
 
 	store->nr_pages = size >> PAGE_SHIFT;
-	r = store->config.ops->init(store);
+	do {
+		r = store->config.ops->init(store);
+	} while (r == -ENOSPC && rm_free_stragglers());
 	if (r)
 		goto err_free;
+	/* Only what is had counts: others would miss what is not. */
+	r = -ENOSPC;
+	if (reserved && !rm_try_charge(reserved))
+		goto err_destroy;
 	/* Who only looks takes no lock. */
 	smp_store_release(&store->by_node, by_node);
 	return 0;
 
+err_destroy:
+	store->config.ops->destroy(store);
 err_free:
 	store->nr_pages = 0;
 	kfree(by_node);
-err_uncharge:
-	rm_charge(-reserved);
 	return r;
 }
 
+static bool rm_store_is_charged(struct rm_store *store)
+{
+	return !store->config.reserve;
+}
+
+/* The table's reference is the caller's. */
+static void rm_store_erase(struct rm_store *store, struct folio *folio,
+			   pgoff_t index)
+{
+	xa_erase(&store->folios, index);
+	rm_store_count(store, folio, -folio_nr_pages(folio));
+}
+
+/* Is that a huge folio of which nothing stays when [start, end) goes? */
+static bool rm_goes_whole(struct folio *folio, pgoff_t index, pgoff_t start,
+			  pgoff_t end)
+{
+	return folio_test_large(folio) &&
+	       rm_folio_first(folio, index) >= start &&
+	       rm_folio_end(folio, index) <= end;
+}
+
 /*
- * Forget all folios of [start, end), which begins and ends with whole folios.
- * The caller holds the invalidate_lock for writing, or is the last user.
+ * Has a huge folio a page with an error that is not lost yet? Freed in one piece, the
+ * kernel would use the bad page again.
  */
-static void rm_store_unpin(struct rm_store *store, pgoff_t start, pgoff_t end)
+static bool rm_has_bad_page(struct rm_store *store, struct folio *folio)
+{
+	return store->config.ops->split && folio_test_large(folio) &&
+	       folio_test_has_hwpoisoned(folio);
+}
+
+/*
+ * Before [start, end) is discarded: let go of all folios of [first, last), which
+ * begins and ends with whole ones, but not of those that go whole, unless they have
+ * to be split first. The caller holds the invalidate_lock for writing, or is the
+ * last user. Return: pages, which are still charged.
+ */
+static long rm_store_unpin(struct rm_store *store, pgoff_t first, pgoff_t last,
+			   pgoff_t start, pgoff_t end)
+{
+	unsigned long index = first;
+	struct folio *folio;
+	long nr_pages = 0;
+
+	while (index < last &&
+	       (folio = xa_find(&store->folios, &index, last - 1, XA_PRESENT))) {
+		pgoff_t next = rm_folio_end(folio, index);
+		bool bad = rm_has_bad_page(store, folio);
+
+		if (bad || !rm_goes_whole(folio, index, start, end)) {
+			rm_store_erase(store, folio, index);
+			nr_pages += folio_nr_pages(folio);
+			folio_put(folio);
+		}
+		if (bad)
+			store->config.ops->split(store, index);
+		index = next;
+		cond_resched();
+	}
+	return nr_pages;
+}
+
+/* After that, of those that went whole. */
+static void rm_store_unpin_whole(struct rm_store *store, pgoff_t start,
+				 pgoff_t end)
 {
 	unsigned long index = start;
 	struct folio *folio;
 
-	while ((folio = xa_find(&store->folios, &index, end - 1, XA_PRESENT))) {
-		long nr_pages = folio_nr_pages(folio);
+	while (index < end &&
+	       (folio = xa_find(&store->folios, &index, end - 1, XA_PRESENT))) {
+		pgoff_t next = rm_folio_end(folio, index);
 
-		xa_erase(&store->folios, index);
-		rm_store_count(store, folio, -nr_pages);
-		if (!store->config.reserve)
-			rm_charge(-nr_pages);
-		folio_put(folio);
+		if (rm_goes_whole(folio, index, start, end)) {
+			rm_store_erase(store, folio, index);
+			rm_let_go(folio, rm_store_is_charged(store));
+		}
+		index = next;
 		cond_resched();
 	}
 }
@@ -195,21 +237,52 @@ static void rm_store_forget_lost(struct rm_store *store, pgoff_t start,
  * rm_store_destroy() - the inode ends; all of its pages are freed
  * @store: a store that nobody uses any more
  *
- * Context: Process context, may sleep.
+ * Context: Process context, may sleep; takes as long as there are pages.
  */
 void rm_store_destroy(struct rm_store *store)
 {
-	if (!store->nr_pages)
+	pgoff_t end = store->nr_pages;
+	long nr_pages;
+
+	if (!end)
 		return;
-	rm_store_unpin(store, 0, ULONG_MAX);
-	rm_store_forget_lost(store, 0, ULONG_MAX);
+	rm_store_forget_lost(store, 0, end);
+	nr_pages = rm_store_unpin(store, 0, end, 0, end);
+	store->config.ops->discard(store, 0, end);
+	if (rm_store_is_charged(store))
+		rm_uncharge(nr_pages);
+	rm_store_unpin_whole(store, 0, end);
 	WARN_ON_ONCE(atomic_long_read(&store->resident));
 	store->config.ops->destroy(store);
-	if (store->config.reserve)
-		rm_charge(-store->nr_pages);
+	if (!rm_store_is_charged(store))
+		rm_uncharge(end);
 	kfree(store->by_node);
 	store->by_node = NULL;
 	store->nr_pages = 0;
+}
+
+/* As rm_store_pin(), for a folio that is locked and not in the table. */
+static int rm_store_enter(struct rm_store *store, pgoff_t index,
+			  struct folio *folio, gfp_t gfp, bool charge)
+{
+	XA_STATE_ORDER(xas, &store->folios, index, folio_order(folio));
+	long nr_pages = folio_nr_pages(folio);
+
+	if (charge && !rm_try_charge(nr_pages))
+		return -ENOSPC;
+	do {
+		xas_lock(&xas);
+		xas_store(&xas, folio);
+		if (!xas_error(&xas)) {
+			folio_get(folio);
+			rm_store_count(store, folio, nr_pages);
+		}
+		xas_unlock(&xas);
+	} while (xas_nomem(&xas, gfp));
+
+	if (charge && xas_error(&xas))
+		rm_uncharge(nr_pages);
+	return xas_error(&xas);
 }
 
 /*
@@ -218,46 +291,23 @@ void rm_store_destroy(struct rm_store *store)
  * when the folio is no longer the store's.
  */
 static int rm_store_pin(struct rm_store *store, pgoff_t index,
-			struct folio *folio, gfp_t gfp, bool limited)
+			struct folio *folio, gfp_t gfp, bool charge)
 {
-	XA_STATE_ORDER(xas, &store->folios, index, folio_order(folio));
-	bool charged = !store->config.reserve, known = false;
-	long nr_pages = folio_nr_pages(folio);
+	struct folio *old;
 	pgoff_t first;
-	void *old;
+	int r = 0;
 
+	/* Who enters it at the same time waits, and finds it: it counts once. */
 	folio_lock(folio);
-	if (!store->config.ops->owns(store, folio, &first)) {
-		folio_unlock(folio);
-		return -EAGAIN;
-	}
-	if (charged && !limited) {
-		rm_charge(nr_pages);
-	} else if (charged && !rm_try_charge(nr_pages)) {
-		known = xa_load(&store->folios, index) == folio;
-		folio_unlock(folio);
-		return known ? 0 : -ENOSPC;
-	}
-	do {
-		xas_lock(&xas);
-		old = xas_load(&xas);
-		if (old) {
-			known = true;
-		} else {
-			xas_store(&xas, folio);
-			if (!xas_error(&xas)) {
-				folio_get(folio);
-				rm_store_count(store, folio, nr_pages);
-			}
-		}
-		xas_unlock(&xas);
-	} while (xas_nomem(&xas, gfp));
+	old = xa_load(&store->folios, index);
+	if (!store->config.ops->owns(store, folio, &first))
+		r = -EAGAIN;
+	else if (!old)
+		r = rm_store_enter(store, index, folio, gfp, charge);
+	else
+		WARN_ON_ONCE(old != folio);
 	folio_unlock(folio);
-
-	if (charged && (known || xas_error(&xas)))
-		rm_charge(-nr_pages);
-	WARN_ON_ONCE(old && old != folio);
-	return known ? 0 : xas_error(&xas);
+	return r;
 }
 
 /*
@@ -306,16 +356,20 @@ int rm_store_get(struct rm_store *store, pgoff_t index, bool must,
 	if (rm_store_has_lost(store, index, index + 1))
 		return -EHWPOISON;
 	/* Spare the store what rm_store_pin() would refuse. */
-	if (!store->config.reserve && rm_limit_pages() &&
-	    rm_store_total_charged() >= rm_limit_pages())
+	if (rm_store_is_charged(store) &&
+	    !rm_has_room(store->config.page_size >> PAGE_SHIFT))
 		return -ENOSPC;
 	do {
 		f = store->config.ops->get(store, index, must);
-		if (IS_ERR(f))
-			return PTR_ERR(f);
+		if (IS_ERR(f)) {
+			r = PTR_ERR(f);
+			if (r == -ENOSPC && rm_free_stragglers())
+				r = -EAGAIN;
+			continue;
+		}
 		if (rm_store_fits(store, index, f))
 			r = rm_store_pin(store, index, f, GFP_KERNEL_ACCOUNT,
-					 true);
+					 rm_store_is_charged(store));
 		else
 			r = -EFBIG;
 		if (!r)
@@ -363,6 +417,29 @@ void rm_store_trim(struct rm_store *store, pgoff_t index)
 		ops->discard(store, start, index);
 	if (index + 1 < end)
 		ops->discard(store, index + 1, end);
+}
+
+/**
+ * rm_store_piece() - how much of a range to discard at a time
+ * @store: a store with a size
+ * @start: first page
+ * @end: the page after the last
+ *
+ * Holes are part of the piece, however long, and no folio is of two pieces.
+ *
+ * Context: The inode's invalidate_lock is held.
+ * Return: where the piece ends that begins at @start.
+ */
+pgoff_t rm_store_piece(struct rm_store *store, pgoff_t start, pgoff_t end)
+{
+	unsigned long size = max_t(unsigned long, RM_PIECE,
+				   store->config.page_size >> PAGE_SHIFT);
+	unsigned long next = round_down(start, size) + size;
+
+	/* An entry is found at its first page, which is not before. */
+	if (next >= end || !xa_find(&store->folios, &next, end - 1, XA_PRESENT))
+		return end;
+	return round_down(next, size);
 }
 
 /**
@@ -423,14 +500,60 @@ pgoff_t rm_store_first_lost(struct rm_store *store, pgoff_t start, pgoff_t end)
 }
 
 /*
- * Beside the page cache, the table and mappings: does anybody hold it? A mapping
- * that comes or goes is not expected; the caller has shut them out.
+ * The first page of a range for whose folio @is_so, or @end. Who has a page of a
+ * large folio has all of it, as far as one can see.
  */
-static bool rm_folio_is_held(struct folio *folio)
+static pgoff_t rm_store_first(struct rm_store *store, pgoff_t start, pgoff_t end,
+			      bool (*is_so)(struct rm_store *store,
+					    struct folio *folio, pgoff_t index))
 {
-	long expected = folio_nr_pages(folio) + 1 + rm_folio_mapcount(folio);
+	unsigned long index = start;
+	struct folio *folio;
 
-	return folio_ref_count(folio) != expected;
+	while (index < end &&
+	       (folio = xa_find(&store->folios, &index, end - 1, XA_PRESENT))) {
+		/* An entry is found at its first page, which may be before. */
+		index = max(index, start);
+		if (is_so(store, folio, index))
+			return index;
+		index = rm_folio_end(folio, index);
+		cond_resched();
+	}
+	return end;
+}
+
+static bool rm_folio_is_unsure(struct rm_store *store, struct folio *folio,
+			       pgoff_t index)
+{
+	return rm_store_check_page(store, folio, index) == -EBUSY;
+}
+
+/**
+ * rm_store_first_unsure() - the first page of a range that may have an error
+ * @store: a store with a size
+ * @start: first page
+ * @end: the page after the last
+ *
+ * Context: The inode's invalidate_lock is held for writing. May sleep.
+ * Return: the page, of which rm_store_check_page() says -EBUSY, or @end.
+ */
+pgoff_t rm_store_first_unsure(struct rm_store *store, pgoff_t start, pgoff_t end)
+{
+	/* Others know it page by page. */
+	if (store->config.ops->split)
+		return end;
+	return rm_store_first(store, start, end, rm_folio_is_unsure);
+}
+
+/*
+ * Does anybody hold it, beside the page cache and the table? No process maps it,
+ * none can begin to, and who is about to drop a mapping still has its reference:
+ * that the count is this number once is proof.
+ */
+static bool rm_folio_is_held(struct rm_store *store, struct folio *folio,
+			     pgoff_t index)
+{
+	return folio_ref_count(folio) != rm_folio_cache_refs(folio) + 1;
 }
 
 /**
@@ -438,31 +561,24 @@ static bool rm_folio_is_held(struct folio *folio)
  * @store: a store with a size
  * @start: first page
  * @end: the page after the last
+ * @error: set if there is one: -EAGAIN, or -EHWPOISON when it is the kernel that
+ *	holds a huge page of a pool for ever, because of an error in it
  *
- * Who holds a page of a large folio holds all of it, as far as one can see.
- *
- * Context: The inode's invalidate_lock is held for writing, and no page of the
- * range is mapped by a process.
+ * Context: The inode's invalidate_lock is held for writing, and since it is, the
+ * folios with pages of the range were taken from all processes, as wholes. May
+ * sleep.
  * Return: the page, or @end.
  */
-pgoff_t rm_store_first_held(struct rm_store *store, pgoff_t start, pgoff_t end)
+pgoff_t rm_store_first_held(struct rm_store *store, pgoff_t start, pgoff_t end,
+			    int *error)
 {
-	unsigned long index = start;
-	struct folio *folio;
+	pgoff_t index = rm_store_first(store, start, end, rm_folio_is_held);
 
-	/* Mapped by number, there is nothing to hold. */
-	if (!store->config.ops->maps_pages)
-		return end;
-	while (index < end &&
-	       (folio = xa_find(&store->folios, &index, end - 1, XA_PRESENT))) {
-		/* An entry is found at its first page, which may be before. */
-		index = max(index, start);
-		if (rm_folio_is_held(folio))
-			return index;
-		index = rm_folio_end(folio, index);
-		cond_resched();
-	}
-	return end;
+	if (index < end)
+		*error = !store->config.ops->split &&
+			 folio_test_hwpoison(xa_load(&store->folios, index)) ?
+				-EHWPOISON : -EAGAIN;
+	return index;
 }
 
 /**
@@ -483,11 +599,26 @@ struct folio *rm_store_find(struct rm_store *store, pgoff_t index)
 	return folio;
 }
 
+/* Is it known of this very page that it has an error? */
+static bool rm_store_is_bad(struct rm_store *store, struct folio *folio,
+			    pgoff_t index)
+{
+	if (rm_store_has_lost(store, index, index + 1))
+		return true;
+	/* Of a pool's pages the kernel marks the huge one. */
+	return store->config.ops->split &&
+	       PageHWPoison(rm_folio_page(folio, index));
+}
+
 /**
  * rm_store_zero() - fill the resident pages of a range with zeros
  * @store: a store with a size
  * @start: first page
  * @end: the page after the last
+ *
+ * Leaves out pages of which is known that they have an error, and which nobody
+ * gets for that. Of a huge page of a pool with an error in an unknown place all
+ * are written.
  *
  * Context: The inode's invalidate_lock is held for writing. May sleep.
  */
@@ -504,7 +635,7 @@ void rm_store_zero(struct rm_store *store, pgoff_t start, pgoff_t end)
 		last = min(rm_folio_end(folio, index), end);
 		for (; index < last; index++)
 			/* Not even a write goes to a page with an error. */
-			if (!rm_store_check_page(store, folio, index))
+			if (!rm_store_is_bad(store, folio, index))
 				clear_highpage(rm_folio_page(folio, index));
 		cond_resched();
 	}
@@ -524,12 +655,9 @@ void rm_store_zero(struct rm_store *store, pgoff_t start, pgoff_t end)
 int rm_store_check_page(struct rm_store *store, struct folio *folio,
 			pgoff_t index)
 {
-	if (rm_store_has_lost(store, index, index + 1))
+	if (rm_store_is_bad(store, folio, index))
 		return -EHWPOISON;
-	if (store->config.ops->splits)
-		return PageHWPoison(rm_folio_page(folio, index)) ?
-			       -EHWPOISON : 0;
-	if (folio_test_hwpoison(folio) &&
+	if (!store->config.ops->split && folio_test_hwpoison(folio) &&
 	    !rm_store_has_lost(store, rm_folio_first(folio, index),
 			       rm_folio_end(folio, index)))
 		return -EBUSY;
@@ -565,10 +693,12 @@ static bool rm_store_is_empty(struct rm_store *store, pgoff_t start,
 }
 
 /*
- * Enter again what is left of [start, end) after a folio lost a part. True if
- * a folio still reaches beyond the range, because it could not be split.
+ * Enter again what is left of [start, end) after a folio lost a part. It is still
+ * charged: @charged is how many pages are that are not in the table. True if a
+ * folio still reaches beyond the range, because it could not be split.
  */
-static bool rm_store_repin(struct rm_store *store, pgoff_t start, pgoff_t end)
+static bool rm_store_repin(struct rm_store *store, pgoff_t start, pgoff_t end,
+			   long *charged)
 {
 	struct folio *folio;
 	bool beyond = false;
@@ -585,10 +715,13 @@ static bool rm_store_repin(struct rm_store *store, pgoff_t start, pgoff_t end)
 			/*
 			 * These pages have been ours before, and their
 			 * contents are not to be lost: this must not fail, and
-			 * takes a few small nodes at most.
+			 * takes a few small nodes at most. What reaches beyond
+			 * may have been entered from the other side.
 			 */
-			rm_store_pin(store, index, folio,
-				     GFP_KERNEL | __GFP_NOFAIL, false);
+			if (!xa_load(&store->folios, index) &&
+			    !rm_store_pin(store, index, folio,
+					  GFP_KERNEL | __GFP_NOFAIL, false))
+				*charged -= folio_nr_pages(folio);
 			folio_put(folio);
 		}
 		index = next;
@@ -603,7 +736,8 @@ static bool rm_store_repin(struct rm_store *store, pgoff_t start, pgoff_t end)
  * @end: the page after the last, within the size
  *
  * What is not freed because a huge folio could not be split reads as zeros, and
- * stays accounted.
+ * stays accounted, all the time. So does a huge folio that has left the store and is
+ * held, with the module: see rm_let_go().
  *
  * Context: The inode's invalidate_lock is held for writing, and every consumer
  * was told of the whole folios that the range touches. May sleep.
@@ -612,6 +746,7 @@ void rm_store_discard(struct rm_store *store, pgoff_t start, pgoff_t end)
 {
 	pgoff_t first = start, last = end;
 	int tries = RM_SPLIT_TRIES;
+	long charged = 0;
 	bool beyond;
 
 	rm_store_forget_lost(store, start, end);
@@ -625,15 +760,18 @@ void rm_store_discard(struct rm_store *store, pgoff_t start, pgoff_t end)
 	smp_store_release(&store->busy, true);
 	synchronize_rcu_expedited();
 	for (;;) {
-		rm_store_unpin(store, first, last);
+		charged += rm_store_unpin(store, first, last, start, end);
 		store->config.ops->discard(store, start, end);
-		beyond = rm_store_repin(store, first, start);
-		beyond |= rm_store_repin(store, end, last);
+		beyond = rm_store_repin(store, first, start, &charged);
+		beyond |= rm_store_repin(store, end, last, &charged);
 		/* A passing reference, as a fault's, is gone in a moment. */
 		if (!beyond || !--tries)
 			break;
 		usleep_range(100, 1000);
 	}
+	if (rm_store_is_charged(store))
+		rm_uncharge(charged);
+	rm_store_unpin_whole(store, start, end);
 	/* Lock-free readers that see this see the table as it is now. */
 	smp_store_release(&store->busy, false);
 }
@@ -643,17 +781,19 @@ void rm_store_discard(struct rm_store *store, pgoff_t start, pgoff_t end)
  * @store: a store with a size
  * @index: the page
  *
- * The page goes, and the rest of its huge folio stays as small ones: freed in
- * one piece with its folio, the kernel would use it again. The pages of the
- * system's pool stay whole, and it is the pool that does not hand them out again.
- * A mark takes the page's place, so that nobody gets it, or a new one unawares;
- * to discard the page removes it.
+ * The page goes, without being written to, and the rest of its huge folio stays as
+ * small ones: freed in one piece with its folio, the kernel would use it again. A
+ * huge folio that somebody holds cannot be split, and keeps the page until that
+ * is over and the page is discarded. The pages of the system's pool stay whole,
+ * and it is the pool that does not hand them out again. A mark takes the page's
+ * place, so that nobody gets it, or a new one unawares; to discard the page
+ * removes it.
  *
  * Context: As rm_store_discard().
  */
 void rm_store_lose(struct rm_store *store, pgoff_t index)
 {
-	if (store->config.ops->splits)
+	if (store->config.ops->split)
 		rm_store_discard(store, index, index + 1);
 	if (rm_store_has_lost(store, index, index + 1))
 		return;

@@ -28,14 +28,12 @@ struct shared_policy;
 /**
  * struct rm_store_ops - one kind of store
  * @name: as fdinfo shows it
- * @splits: a folio can lose a part and keep the rest as smaller folios. Where
- *	that is false all ranges to discard begin and end with whole folios.
- * @maps_pages: a process can map its folios page by page, and then hold them:
- *	the kernel counts both. Where that is false they are mapped by number.
+ * @maps_pages: a process can map its folios page by page; the kernel counts
+ *	that. Where that is false they are mapped by number.
  * @page_sizes: what a file can ask for, in bytes, or-ed together; 0 when the
  *	store does not work on this machine
  * @init: set up for a size in pages; may sleep. Return: 0 or -errno.
- * @destroy: undo @init, and free all pages; the table is empty
+ * @destroy: undo @init; no page is left
  * @get: the folio at an index: found, or allocated, zeroed and charged to
  *	current; with a reference for the caller. May sleep, and call the OOM
  *	killer if it is told that it must not fail for less. Return: the folio
@@ -43,13 +41,16 @@ struct shared_policy;
  * @find: the folio at an index with a reference, or NULL; never allocates
  * @owns: whether a folio, with a reference but without its lock, is the
  *	store's, and the index of its first page; any context
+ * @split: make small folios of the one with a page, unless somebody holds it;
+ *	the contents stay. Where it is NULL all ranges to discard begin and end
+ *	with whole folios. The table holds no reference on the folio.
  * @discard: free the pages of a range; a folio that is only partly in the
- *	range is split if possible, and else zeroed there. The table holds no
- *	reference on any folio that is touched.
+ *	range is split if possible, and else zeroed there, but for pages with an
+ *	error. The table holds no reference on any folio that is only partly in the
+ *	range.
  */
 struct rm_store_ops {
 	const char *name;
-	bool splits;
 	bool maps_pages;
 	u64 (*page_sizes)(void);
 	int (*init)(struct rm_store *store);
@@ -57,6 +58,7 @@ struct rm_store_ops {
 	struct folio *(*get)(struct rm_store *store, pgoff_t index, bool must);
 	struct folio *(*find)(struct rm_store *store, pgoff_t index);
 	bool (*owns)(struct rm_store *store, struct folio *folio, pgoff_t *first);
+	void (*split)(struct rm_store *store, pgoff_t index);
 	void (*discard)(struct rm_store *store, pgoff_t start, pgoff_t end);
 };
 
@@ -140,9 +142,17 @@ int rm_shmem_give_policy(const struct rm_store_config *config,
 int rm_hugetlb_init(void);
 void rm_hugetlb_exit(void);
 
+/* restrictedmem_limit.c */
+u64 rm_charged_pages(void);
+bool rm_has_room(long nr_pages);
+bool rm_try_charge(long nr_pages);
+void rm_uncharge(long nr_pages);
+bool rm_free_stragglers(void);
+void rm_let_go(struct folio *folio, bool charged);
+void rm_limit_exit(void);
+
 const struct rm_store_ops *rm_store_lookup_ops(u32 store);
 u64 rm_store_total_resident(void);
-u64 rm_store_total_charged(void);
 
 void rm_store_init(struct rm_store *store, const struct rm_store_config *config);
 int rm_store_set_size(struct rm_store *store, loff_t size);
@@ -151,12 +161,15 @@ void rm_store_destroy(struct rm_store *store);
 int rm_store_get(struct rm_store *store, pgoff_t index, bool must,
 		 struct folio **folio);
 void rm_store_trim(struct rm_store *store, pgoff_t index);
+pgoff_t rm_store_piece(struct rm_store *store, pgoff_t start, pgoff_t end);
 struct folio *rm_store_peek(struct rm_store *store, pgoff_t index);
 int rm_store_check_page(struct rm_store *store, struct folio *folio,
 			pgoff_t index);
 bool rm_store_has_lost(struct rm_store *store, pgoff_t start, pgoff_t end);
 pgoff_t rm_store_first_lost(struct rm_store *store, pgoff_t start, pgoff_t end);
-pgoff_t rm_store_first_held(struct rm_store *store, pgoff_t start, pgoff_t end);
+pgoff_t rm_store_first_unsure(struct rm_store *store, pgoff_t start, pgoff_t end);
+pgoff_t rm_store_first_held(struct rm_store *store, pgoff_t start, pgoff_t end,
+			    int *error);
 struct folio *rm_store_find(struct rm_store *store, pgoff_t index);
 void rm_store_zero(struct rm_store *store, pgoff_t start, pgoff_t end);
 void rm_store_whole_folios(struct rm_store *store, pgoff_t *start,

@@ -13,10 +13,11 @@
  * pages go: here, and in rm_invalidate_start().
  *
  * Private means that no process maps a page, and that nobody holds it who found
- * it through a mapping: a folio has the references of the page cache, of the
- * table of resident folios and of its mappings, and whatever there is beyond these
- * is somebody's. Pages of the system's pool are mapped by number, as a device's
- * would be; they cannot be held at all.
+ * it through a mapping. Folios are first taken from all processes, as wholes, so
+ * that what is left are the references of the page cache and of the table of
+ * resident folios, and whatever there is beyond these is somebody's. Pages of the
+ * system's pool are mapped by number, as a device's would be. Processes cannot
+ * hold them then, but a virtual machine can that has a window as its memory.
  *
  * A window holds the inode, so that its mappings have something to hang on, but
  * not the memory: that goes with the last view.
@@ -53,15 +54,19 @@
 /* Pages that a fault maps at most, up to a multiple of that many. */
 #define RM_FAULT_AROUND		16
 
-/* How often a folio is looked at that somebody holds, perhaps in passing. */
+/*
+ * How often a folio is looked at again that somebody holds, perhaps in passing, or
+ * one with an error until it is known where: that takes the kernel longer.
+ */
 #define RM_HELD_TRIES		20
+#define RM_UNSURE_TRIES		100
 
 /**
  * struct rm_window - what file->private_data of a window is
  * @list: in its view's list, while it is not revoked; guarded by the inode's
  *	invalidate_lock
  * @ri: the memory, with a reference
- * @view: the view that it was made through; to be compared, not to be followed
+ * @view_id: of the view that it was made through
  * @start: first page
  * @end: the page after the last
  * @revoked: nothing can be accessed any more; set under the invalidate_lock
@@ -71,7 +76,7 @@
 struct rm_window {
 	struct list_head list;
 	struct rm_inode *ri;
-	struct rm_view *view;
+	u64 view_id;
 	pgoff_t start;
 	pgoff_t end;
 	bool revoked;
@@ -118,33 +123,36 @@ static bool rm_has_other(struct rm_inode *ri, pgoff_t start, pgoff_t end,
 
 /*
  * Where in [start, end) something is in the way of converting what is not @value
- * yet: a folio that somebody holds, or contents that are lost. @end if nothing is.
+ * yet, and @error what it is: a folio that somebody holds, contents that are lost
+ * and were to be kept, or a huge page of a pool with an error that is not located
+ * yet (-EBUSY). @end if nothing is.
  */
 static pgoff_t rm_first_obstacle(struct rm_inode *ri, pgoff_t start,
 				 pgoff_t end, unsigned long value, bool zero,
 				 int *error)
 {
 	struct rm_attrs_run run = { .end = start };
-	pgoff_t at;
+	struct rm_store *store = &ri->store;
+	pgoff_t at, last;
 
 	while (rm_attrs_next(ri->shared, &run, end)) {
 		if (run.value == value)
 			continue;
-		if (!zero) {
-			at = rm_store_first_lost(&ri->store, run.start, run.end);
-			if (at < run.end) {
-				*error = -EHWPOISON;
-				end = at;
-			}
+		last = run.end;
+		at = rm_store_first_unsure(store, run.start, last);
+		if (at < last) {
+			*error = -EBUSY;
+			last = at;
 		}
-		if (value == RM_SHARED)
-			continue;
-		at = rm_store_first_held(&ri->store, run.start,
-					 min(run.end, end));
-		if (at < min(run.end, end)) {
-			*error = -EAGAIN;
-			return at;
+		at = zero ? last : rm_store_first_lost(store, run.start, last);
+		if (at < last) {
+			*error = -EHWPOISON;
+			last = at;
 		}
+		if (value != RM_SHARED)
+			last = rm_store_first_held(store, run.start, last, error);
+		if (last < run.end)
+			return last;
 	}
 	return end;
 }
@@ -156,7 +164,7 @@ static int rm_convert_run(struct rm_inode *ri, const struct rm_attrs_run *run,
 	unsigned long nr = run->end - run->start;
 	int r;
 
-	/* It can run out of memory, so it comes before the contents. */
+	/* It can fail, so it comes before the contents. */
 	r = rm_attrs_set(ri->shared, run->start, run->end, value);
 	if (r)
 		return r;
@@ -172,6 +180,7 @@ static int rm_convert_locked(struct rm_inode *ri, pgoff_t start, pgoff_t end,
 			     unsigned long value, bool zero, pgoff_t *done)
 {
 	struct rm_attrs_run run = { .end = start };
+	pgoff_t first = start, last = end;
 	int error = 0, r;
 
 	lockdep_assert_held_write(&ri->invalidate_lock);
@@ -179,8 +188,15 @@ static int rm_convert_locked(struct rm_inode *ri, pgoff_t start, pgoff_t end,
 	*done = end;
 	if (!rm_has_other(ri, start, end, value))
 		return 0;
-	if (value != RM_SHARED)
-		rm_unmap_windows(ri, start, end);
+	if (value != RM_SHARED) {
+		/*
+		 * Mappings have references, too. As long as processes can drop
+		 * some, even for other pages of a folio, nobody can tell these
+		 * from others.
+		 */
+		rm_store_whole_folios(&ri->store, &first, &last);
+		rm_unmap_windows(ri, first, last);
+	}
 	end = rm_first_obstacle(ri, start, end, value, zero, &error);
 	*done = end;
 	while (start < end && rm_attrs_next(ri->shared, &run, end)) {
@@ -195,10 +211,22 @@ static int rm_convert_locked(struct rm_inode *ri, pgoff_t start, pgoff_t end,
 	return error;
 }
 
+static int rm_convert_tries(int error)
+{
+	switch (error) {
+	case -EAGAIN:
+		return RM_HELD_TRIES;
+	case -EBUSY:
+		return RM_UNSURE_TRIES;
+	default:
+		return 0;
+	}
+}
+
 static int rm_convert_chunk(struct rm_inode *ri, pgoff_t start, pgoff_t end,
 			    unsigned long value, bool zero, pgoff_t *done)
 {
-	int tries = RM_HELD_TRIES;
+	int tries = 0;
 	int r;
 
 	*done = start;
@@ -209,10 +237,10 @@ static int rm_convert_chunk(struct rm_inode *ri, pgoff_t start, pgoff_t end,
 		r = rm_convert_locked(ri, *done, end, value, zero, done);
 		up_write(&ri->invalidate_lock);
 
-		if (r != -EAGAIN || !tries--)
-			return r;
+		if (tries >= rm_convert_tries(r))
+			return r == -EBUSY ? -EHWPOISON : r;
 		/* New pages wait for their turn to go to a list of the kernel's. */
-		if (tries == RM_HELD_TRIES - 1)
+		if (!tries++)
 			rm_drain_lru();
 		else
 			usleep_range(200, 1000);
@@ -234,8 +262,9 @@ static int rm_convert_chunk(struct rm_inode *ri, pgoff_t start, pgoff_t end,
  * Context: Process context, may sleep; waits a few milliseconds for who holds a
  * page. No lock may be held that a notifier takes.
  * Return: 0; -EINVAL beyond the end; -EAGAIN somebody holds the page at @done;
- * -EHWPOISON its contents are lost and were to be kept; -ENOMEM; -EINTR a fatal
- * signal.
+ * -EHWPOISON its contents are lost and were to be kept, or it is in a huge page of
+ * a pool with an error; -ENOMEM, also when the map has too many ranges; -EINTR a
+ * fatal signal.
  */
 int rm_convert(struct rm_inode *ri, pgoff_t start, pgoff_t end, bool private,
 	       bool zero, pgoff_t *done)
@@ -369,58 +398,89 @@ static vm_fault_t rm_window_insert(struct rm_inode *ri, struct vm_fault *vmf,
 }
 
 /*
- * Enter a page that is there, and its neighbours. They are entered with the lock
- * held, not returned to be entered later: who takes them away from all processes
- * would not see them in between. 0 when the page is not there yet.
+ * Take the lock, for reading. Return: 0, or what the fault is to return. A discard or a
+ * conversion can take long; who waits for it lets go of mmap_lock, so that the rest of
+ * the process does not wait, nor who looks at it, and the fault begins again.
+ *
+ * Only a fatal signal ends the wait. For an access by the kernel, NOPAGE would mean to
+ * try again at once, for ever; with SIGBUS the access fails, and nobody lives to see it.
  */
-static vm_fault_t rm_window_map(struct rm_window *window, struct vm_fault *vmf)
+static vm_fault_t rm_window_lock(struct rm_inode *ri, struct vm_fault *vmf)
+{
+	struct file *file;
+
+	if (down_read_trylock(&ri->invalidate_lock))
+		return 0;
+	/* The second time it takes its turn, or others could always be first. */
+	if (!fault_flag_allow_retry_first(vmf->flags))
+		return down_read_killable(&ri->invalidate_lock) ?
+			       VM_FAULT_SIGBUS : 0;
+	if (vmf->flags & FAULT_FLAG_RETRY_NOWAIT)
+		return VM_FAULT_RETRY;
+	/* The mapping can go, and with it the window, which holds the inode. */
+	file = get_file(vmf->vma->vm_file);
+	mmap_read_unlock(vmf->vma->vm_mm);
+	if (!down_read_killable(&ri->invalidate_lock))
+		up_read(&ri->invalidate_lock);
+	fput(file);
+	return VM_FAULT_RETRY;
+}
+
+/*
+ * Take a page and enter it, and its neighbours. Whether it may be had, what it is and
+ * that it is entered is all under one hold of the lock: who takes pages away from all
+ * processes would not see one that is entered later, and a reference that outlasts
+ * the lock would look like a pin. A window that is not revoked has a view, and so
+ * there is memory.
+ */
+static int rm_window_map(struct rm_window *window, struct vm_fault *vmf,
+			 vm_fault_t *ret)
 {
 	struct rm_inode *ri = window->ri;
-	vm_fault_t ret = VM_FAULT_SIGBUS;
 	struct folio *folio;
+	int r;
 
-	/* Who is being killed does not come back for it. */
-	if (down_read_killable(&ri->invalidate_lock))
-		return VM_FAULT_NOPAGE;
-	if (rm_window_allows(window, vmf->pgoff)) {
-		folio = rm_store_find(&ri->store, vmf->pgoff);
-		ret = folio ? rm_window_insert(ri, vmf, folio) : 0;
-	}
-	up_read(&ri->invalidate_lock);
-	return ret;
+	lockdep_assert_held_read(&ri->invalidate_lock);
+
+	if (!rm_window_allows(window, vmf->pgoff))
+		return -EINVAL;
+	r = rm_store_get(&ri->store, vmf->pgoff, true, &folio);
+	if (r)
+		return r;
+	*ret = rm_window_insert(ri, vmf, folio);
+	folio_put(folio);
+	return 0;
 }
 
 static vm_fault_t rm_window_error(int error)
 {
 	switch (error) {
-	case -EINTR:
-		return VM_FAULT_NOPAGE;
 	case -EHWPOISON:
 		return VM_FAULT_HWPOISON;
 	case -ENOMEM:
 		return VM_FAULT_OOM;
 	default:
+		/* -EINTR, too: see rm_window_lock(). */
 		return VM_FAULT_SIGBUS;
 	}
 }
 
-/* No reference is held while the lock is waited for: it would look like a pin. */
 static vm_fault_t rm_window_fault(struct vm_fault *vmf)
 {
 	struct rm_window *window = vmf->vma->vm_file->private_data;
-	struct folio *folio;
+	struct rm_inode *ri = window->ri;
+	unsigned int tries = 0;
 	vm_fault_t ret;
 	int r;
 
-	for (;;) {
-		ret = rm_window_map(window, vmf);
+	do {
+		ret = rm_window_lock(ri, vmf);
 		if (ret)
 			return ret;
-		r = rm_get_folio(window->ri, vmf->pgoff, true, &folio);
-		if (r)
-			return rm_window_error(r);
-		folio_put(folio);
-	}
+		r = rm_window_map(window, vmf, &ret);
+		up_read(&ri->invalidate_lock);
+	} while (rm_get_again(ri, vmf->pgoff, &tries, &r));
+	return r ? rm_window_error(r) : ret;
 }
 
 static const struct vm_operations_struct rm_window_vm_ops = {
@@ -451,25 +511,26 @@ static int rm_window_mmap(struct file *file, struct vm_area_struct *vma)
 /* Nothing can be mapped through it any more. False if it was so before. */
 static bool rm_window_end(struct rm_window *window)
 {
-	lockdep_assert_held_write(&window->ri->invalidate_lock);
+	struct rm_inode *ri = window->ri;
+
+	lockdep_assert_held_write(&ri->invalidate_lock);
 
 	if (window->revoked)
 		return false;
 	WRITE_ONCE(window->revoked, true);
 	list_del_init(&window->list);
-	window->ri->nr_windows--;
+	WRITE_ONCE(ri->nr_windows, ri->nr_windows - 1);
 	return true;
 }
 
-/* The same, and what is mapped goes. */
-static void rm_window_revoke(struct rm_window *window)
+/* By who may, and what is mapped has to go. */
+static bool rm_window_revoke(struct rm_window *window)
 {
 	if (!rm_window_end(window))
-		return;
-	/* From other windows, too, which will find their pages again. */
-	rm_unmap_windows(window->ri, window->start, window->end);
+		return false;
 	trace_restrictedmem_revoke(window->ri->vfs_inode.i_ino, window->start,
 				   window->end);
+	return true;
 }
 
 static int rm_window_release(struct inode *inode, struct file *file)
@@ -557,13 +618,13 @@ long rm_ioctl_window(struct file *file, void *arg, void __user *uarg, u32 usize)
 	}
 	/* From here on the file's end is the window's. */
 	window->ri = ri;
-	window->view = view;
+	window->view_id = view->id;
 	ihold(&ri->vfs_inode);
 	wfile->f_mapping = ri->vfs_inode.i_mapping;
 	wfile->private_data = window;
 	down_write(&ri->invalidate_lock);
 	list_add(&window->list, &view->windows);
-	ri->nr_windows++;
+	WRITE_ONCE(ri->nr_windows, ri->nr_windows + 1);
 	up_write(&ri->invalidate_lock);
 
 	trace_restrictedmem_window(ri->vfs_inode.i_ino, window->start,
@@ -588,10 +649,17 @@ err_free:
 void rm_revoke_windows(struct rm_inode *ri, struct rm_view *view)
 {
 	struct rm_window *window, *next;
+	pgoff_t start = ULONG_MAX, end = 0;
 
 	down_write(&ri->invalidate_lock);
-	list_for_each_entry_safe(window, next, &view->windows, list)
+	list_for_each_entry_safe(window, next, &view->windows, list) {
+		start = min(start, window->start);
+		end = max(end, window->end);
 		rm_window_revoke(window);
+	}
+	/* From other views' windows, too, which will find their pages again. */
+	if (start < end)
+		rm_unmap_windows(ri, start, end);
 	up_write(&ri->invalidate_lock);
 }
 
@@ -604,9 +672,11 @@ static int rm_revoke_one(struct rm_inode *ri, struct rm_view *view, int fd)
 	if (!file)
 		return -EBADF;
 	window = file->f_op == &rm_window_ops ? file->private_data : NULL;
-	if (window && window->ri == ri && window->view == view) {
+	if (window && window->ri == ri && window->view_id == view->id) {
 		down_write(&ri->invalidate_lock);
-		rm_window_revoke(window);
+		/* From other windows, too, as above. */
+		if (rm_window_revoke(window))
+			rm_unmap_windows(ri, window->start, window->end);
 		up_write(&ri->invalidate_lock);
 		r = 0;
 	}

@@ -7,6 +7,8 @@
  * create and window become the command that they are given, which inherits the
  * descriptor and finds its number in the environment.
  */
+#include <ctype.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -376,6 +378,32 @@ static int run_convert(const struct command *command, int argc, char **argv)
 	return EXIT_SUCCESS;
 }
 
+/*
+ * A command that is given a window is to have no more than that: memory, whoever
+ * made it, stays here.
+ */
+static int keep_memory(void)
+{
+	DIR *dir = opendir("/proc/self/fd");
+	struct restrictedmem_fdinfo info;
+	struct dirent *entry;
+	int fd, r = 0;
+
+	if (!dir)
+		return fail_errno("/proc/self/fd");
+	while (!r && (entry = readdir(dir))) {
+		fd = atoi(entry->d_name);
+		if (!isdigit((unsigned char)*entry->d_name) ||
+		    restrictedmem_fdinfo(fd, &info, sizeof(info)) ||
+		    info.kind != RESTRICTEDMEM_KIND_MEMORY)
+			continue;
+		if (fcntl(fd, F_SETFD, FD_CLOEXEC))
+			r = fail_errno("descriptor %d", fd);
+	}
+	closedir(dir);
+	return r || !unsetenv(FD_VARIABLE) ? r : fail_errno("environment");
+}
+
 static int run_window(const struct command *command, int argc, char **argv)
 {
 	struct range_request request;
@@ -389,6 +417,9 @@ static int run_window(const struct command *command, int argc, char **argv)
 				      request.write ? RESTRICTEDMEM_WINDOW_WRITE : 0);
 	if (window < 0)
 		return fail_errno("RESTRICTEDMEM_WINDOW");
+	r = keep_memory();
+	if (r)
+		return r;
 	return exec_with(window, request.number, WINDOW_VARIABLE, argv + optind);
 }
 
@@ -491,7 +522,8 @@ const struct command window_command = {
 	.summary = "make a window on a range, and run a command with it",
 	.help = "Usage: rmctl window [options] [--] COMMAND [argument...]\n"
 		"Makes a window and becomes COMMAND, which inherits its descriptor and can map\n"
-		"it. Its number is in $" WINDOW_VARIABLE ".\n"
+		"it. Its number is in $" WINDOW_VARIABLE ". No descriptor of memory is passed\n"
+		"on; the window ends with the last of them.\n"
 		"\n"
 		"      --write         the window can be written through\n"
 		"      --window-fd N   the window's number (the first that is free)\n"

@@ -3,9 +3,11 @@
  * Copyright (C) 2026 The restrictedmem authors
  *
  * A walk through /proc. Descriptors and mappings are found by the name in their
- * path, which anybody can give to a file; that they are ours is known from
- * fdinfo, which nobody can forge. Processes come and go meanwhile: what is not
- * there any more is not an error.
+ * path, which anybody can give to a file. That they are ours is known of a
+ * descriptor from fdinfo, and of a mapping from the number of its file's device,
+ * neither of which anybody can forge; that our files have this number, from a
+ * descriptor. Processes come and go meanwhile: what is not there any more is not
+ * an error.
  */
 #include <ctype.h>
 #include <dirent.h>
@@ -13,6 +15,9 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "scan.h"
@@ -27,6 +32,7 @@ struct found {
 	size_t nr_windows;
 	struct mapping *mappings;
 	size_t nr_mappings;
+	dev_t device;		/* of our files, 0: not known */
 };
 
 static struct memory *find_memory(struct scan *scan, uint64_t inode)
@@ -72,6 +78,42 @@ static void add_memory_file(struct scan *scan, const struct holder *holder)
 	add_holder(&memory->files, &memory->nr_files, holder);
 }
 
+/* One reference for both questions: the process may put another file there. */
+static dev_t device_of(int dirfd, const char *path)
+{
+	int fd = openat(dirfd, path, O_PATH | O_CLOEXEC);
+	dev_t device = 0;
+	struct statfs fs;
+	struct stat st;
+
+	if (fd < 0)
+		return 0;
+	if (!fstatfs(fd, &fs) && fs.f_type == RESTRICTEDMEM_FS_MAGIC && !fstat(fd, &st))
+		device = st.st_dev;
+	close(fd);
+	return device;
+}
+
+/* The same of a file of our own, for who may make one */
+static dev_t device_of_new(void)
+{
+	const struct restrictedmem_create args = { .size = sizeof(args) };
+	int device = restrictedmem_open(), fd = -1;
+	char path[64];
+	dev_t found = 0;
+
+	if (device >= 0) {
+		fd = restrictedmem_create(device, &args);
+		close(device);
+	}
+	if (fd >= 0) {
+		snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+		found = device_of(AT_FDCWD, path);
+		close(fd);
+	}
+	return found;
+}
+
 static void look_at_fd(struct scan *scan, struct found *found, int proc,
 		       const struct process *process, const char *name)
 {
@@ -89,6 +131,10 @@ static void look_at_fd(struct scan *scan, struct found *found, int proc,
 	snprintf(path, sizeof(path), "fdinfo/%d", holder.fd);
 	if (restrictedmem_fdinfo_at(proc, path, &holder.info, sizeof(holder.info)))
 		return;
+	if (!found->device) {
+		snprintf(path, sizeof(path), "fd/%d", holder.fd);
+		found->device = device_of(proc, path);
+	}
 	if (holder.info.kind == RESTRICTEDMEM_KIND_WINDOW)
 		add_holder(&found->windows, &found->nr_windows, &holder);
 	else
@@ -122,6 +168,7 @@ static void look_at_maps(struct found *found, int proc, const struct process *pr
 {
 	struct mapping mapping = { .process = *process };
 	int fd = openat(proc, "maps", O_RDONLY | O_CLOEXEC);
+	unsigned int major, minor;
 	char *line = NULL, access[8];
 	size_t size = 0;
 	FILE *maps;
@@ -134,10 +181,11 @@ static void look_at_maps(struct found *found, int proc, const struct process *pr
 	}
 	while (getline(&line, &size, maps) > 0) {
 		if (!strstr(line, WINDOW_NAME) ||
-		    sscanf(line, "%" SCNx64 "-%" SCNx64 " %7s %" SCNx64 " %*s %" SCNu64,
+		    sscanf(line, "%" SCNx64 "-%" SCNx64 " %7s %" SCNx64 " %x:%x %" SCNu64,
 			   &mapping.start, &mapping.end, access, &mapping.offset,
-			   &mapping.inode) != 5)
+			   &major, &minor, &mapping.inode) != 7)
 			continue;
+		mapping.device = makedev(major, minor);
 		mapping.write = access[1] == 'w';
 		add_mapping(&found->mappings, &found->nr_mappings, &mapping);
 	}
@@ -221,6 +269,8 @@ static void join(struct scan *scan, const struct found *found)
 		add_holder(&memory->windows, &memory->nr_windows, &found->windows[i]);
 	}
 	for (i = 0; i < found->nr_mappings; i++) {
+		if (!found->device || found->mappings[i].device != found->device)
+			continue;
 		memory = memory_of_mapping(scan, found, &found->mappings[i]);
 		if (memory)
 			add_mapping(&memory->mappings, &memory->nr_mappings, &found->mappings[i]);
@@ -251,6 +301,8 @@ int scan(struct scan *scan)
 		if (isdigit((unsigned char)entry->d_name[0]))
 			look_at_process(scan, &found, dirfd(all), entry->d_name);
 	closedir(all);
+	if (found.nr_mappings && !found.device)
+		found.device = device_of_new();
 	scan->all = look_at_debugfs(scan);
 	join(scan, &found);
 	free(found.windows);

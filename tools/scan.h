@@ -29,13 +29,14 @@ struct holder {
 	struct restrictedmem_fdinfo info;
 };
 
-/* A mapping of a window; @offset is in the memory, @inode the maps file's. */
+/* A mapping of a window; @offset is in the memory, @inode and @device the file's. */
 struct mapping {
 	struct process process;
 	uint64_t start;
 	uint64_t end;
 	uint64_t offset;
 	uint64_t inode;
+	dev_t device;
 	bool write;
 };
 

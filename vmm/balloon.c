@@ -10,9 +10,12 @@
  * the queue, one page that has nothing else in it; where RAM is private, that
  * page is made a shared one while the queue is in use. The guest's stock driver
  * needs no help for this: it knows nothing of private memory, and need not.
+ *
+ * Who can write to the queue can have any page of RAM freed. So no backend may have
+ * the page, and the balloon does without one that they have.
  */
-#include <errno.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -30,16 +33,35 @@
 static struct balloon {
 	struct virtio_dev dev;
 
-	/* Guarded by vm->mem_lock: the queue, and where we see its page, or NULL */
-	u8 *page;
-	u64 gpa;
-	u64 desc, avail, used;	/* offsets in the page */
+	/*
+	 * Guards what follows, inside of vm->mem_lock. Held for one report at a
+	 * time; the thread that serves them lets all go first who want it.
+	 */
+	pthread_mutex_t lock;
+	unsigned int waiting;
+	struct borrowed page;		/* with the queue */
+	u64 desc, avail, used;		/* offsets in the page */
 	u16 next;
-} balloon;
+	bool broken;			/* the driver is to hear of it */
+} balloon = {
+	.lock = PTHREAD_MUTEX_INITIALIZER,
+};
+
+static void lock_queue(void)
+{
+	__atomic_fetch_add(&balloon.waiting, 1, __ATOMIC_RELAXED);
+	pthread_mutex_lock(&balloon.lock);
+	__atomic_fetch_sub(&balloon.waiting, 1, __ATOMIC_RELAXED);
+}
+
+static void unlock_queue(void)
+{
+	pthread_mutex_unlock(&balloon.lock);
+}
 
 static struct vring_desc *desc_at(u16 i)
 {
-	return (struct vring_desc *)(balloon.page + balloon.desc) + i % QUEUE_SIZE;
+	return (struct vring_desc *)(balloon.page.at + balloon.desc) + i % QUEUE_SIZE;
 }
 
 /*
@@ -56,46 +78,74 @@ static void serve_report(struct vm *vm, u16 head)
 		memcpy(&desc, (const void *)desc_at(i), sizeof(desc));
 		__atomic_signal_fence(__ATOMIC_SEQ_CST);
 		if (vm_is_ram(vm, desc.addr, desc.len))
-			vm_discard_locked(vm, desc.addr, desc.len);
+			vm_discard(vm, desc.addr, desc.len);
 		if (!(desc.flags & VRING_DESC_F_NEXT))
 			break;
 		i = desc.next;
 	}
 }
 
-static void serve_queue(struct vm *vm)
+/* Returns false if there is no report, or no queue. */
+static bool serve_one(struct vm *vm)
 {
-	struct vring_avail *avail = (void *)(balloon.page + balloon.avail);
-	struct vring_used *used = (void *)(balloon.page + balloon.used);
-	u64 one = 1;
-	u16 head;
+	struct vring_avail *avail;
+	struct vring_used *used;
+	u16 head, ahead;
 
-	while (balloon.next != __atomic_load_n(&avail->idx, __ATOMIC_ACQUIRE)) {
-		head = __atomic_load_n(&avail->ring[balloon.next % QUEUE_SIZE], __ATOMIC_RELAXED);
-		serve_report(vm, head);
-		used->ring[balloon.next % QUEUE_SIZE] = (struct vring_used_elem){
-			.id = head % QUEUE_SIZE,
-		};
-		__atomic_store_n(&used->idx, ++balloon.next, __ATOMIC_RELEASE);
+	if (!balloon.page.at || balloon.broken)
+		return false;
+	avail = (void *)(balloon.page.at + balloon.avail);
+	used = (void *)(balloon.page.at + balloon.used);
+	ahead = __atomic_load_n(&avail->idx, __ATOMIC_ACQUIRE) - balloon.next;
+	if (ahead > QUEUE_SIZE) {
+		fail("the balloon's queue has more in it than there is room for");
+		balloon.broken = true;
 	}
-	if (write(balloon.dev.queues[REPORTING].call, &one, sizeof(one)) < 0)
-		fail_errno("eventfd");
+	if (!ahead || balloon.broken)
+		return false;
+	head = __atomic_load_n(&avail->ring[balloon.next % QUEUE_SIZE], __ATOMIC_RELAXED);
+	serve_report(vm, head);
+	used->ring[balloon.next % QUEUE_SIZE] = (struct vring_used_elem){
+		.id = head % QUEUE_SIZE,
+	};
+	__atomic_store_n(&used->idx, ++balloon.next, __ATOMIC_RELEASE);
+	return true;
+}
+
+/* Returns false if the queue is broken. */
+static bool serve_queue(struct vm *vm)
+{
+	bool more, broken;
+
+	do {
+		while (__atomic_load_n(&balloon.waiting, __ATOMIC_RELAXED))
+			sched_yield();
+		pthread_mutex_lock(&balloon.lock);
+		more = serve_one(vm);
+		broken = balloon.broken;
+		pthread_mutex_unlock(&balloon.lock);
+	} while (more && !vm_ended(vm));
+	return !broken;
 }
 
 static void *balloon_thread(void *arg)
 {
+	const struct virtio_queue *queue = &balloon.dev.queues[REPORTING];
+	struct pollfd kick = { .fd = queue->kick, .events = POLLIN };
 	struct vm *vm = arg;
-	struct pollfd kick = { .fd = balloon.dev.queues[REPORTING].kick, .events = POLLIN };
 	u64 count;
 
 	for (;;) {
 		poll(&kick, 1, -1);
 		if (read(kick.fd, &count, sizeof(count)) < 0)
 			continue;
-		pthread_mutex_lock(&vm->mem_lock);
-		if (balloon.page)
-			serve_queue(vm);
-		pthread_mutex_unlock(&vm->mem_lock);
+		if (serve_queue(vm)) {
+			virtio_signal(queue->call);
+			continue;
+		}
+		pthread_mutex_lock(&balloon.dev.lock);
+		virtio_failed(&balloon.dev);
+		pthread_mutex_unlock(&balloon.dev.lock);
 	}
 	return NULL;
 }
@@ -105,46 +155,70 @@ static int start(struct virtio_dev *dev)
 {
 	const struct virtio_queue *queue = &dev->queues[REPORTING];
 	u64 gpa = queue->desc / PAGE * PAGE;
-	u8 *page;
+	struct vm *vm = dev->vm;
+	struct borrowed page = { 0 };
+	int ret;
 
 	if (queue->size != QUEUE_SIZE || queue->driver - gpa > PAGE - 128 ||
 	    queue->device - gpa > PAGE - 512 || queue->desc - gpa > PAGE - 512 ||
 	    (queue->desc | queue->device) % 4 || queue->driver % 2 ||
-	    !vm_is_ram(dev->vm, gpa, PAGE))
+	    !vm_is_ram(vm, gpa, PAGE))
 		return fail("the balloon's queue is not in one page");
-	pthread_mutex_lock(&dev->vm->mem_lock);
-	page = vm_borrow(dev->vm, gpa);
-	if (page) {
+	pthread_mutex_lock(&vm->mem_lock);
+	if (vm->in_place && vm->opt->nr_disks && shared_covers(vm, gpa, PAGE))
+		ret = fail("the balloon's queue is in a page that backends can write to");
+	else
+		ret = vm_borrow(vm, &page, gpa);
+	if (!ret) {
+		lock_queue();
 		balloon.page = page;
-		balloon.gpa = gpa;
 		balloon.desc = queue->desc - gpa;
 		balloon.avail = queue->driver - gpa;
 		balloon.used = queue->device - gpa;
 		balloon.next = 0;
+		balloon.broken = false;
+		unlock_queue();
 	}
-	pthread_mutex_unlock(&dev->vm->mem_lock);
-	return page ? 0 : -1;
+	pthread_mutex_unlock(&vm->mem_lock);
+	return ret;
+}
+
+/* Under vm->mem_lock */
+static void give_back(struct vm *vm)
+{
+	struct borrowed page;
+
+	lock_queue();
+	page = balloon.page;
+	balloon.page.at = NULL;
+	unlock_queue();
+	if (page.at)
+		vm_give_back(vm, &page);
 }
 
 static void stop(struct virtio_dev *dev)
 {
 	pthread_mutex_lock(&dev->vm->mem_lock);
-	if (balloon.page)
-		vm_give_back(dev->vm, balloon.page, balloon.gpa);
-	balloon.page = NULL;
+	give_back(dev->vm);
+	lock_queue();
+	balloon.broken = false;
+	unlock_queue();
 	pthread_mutex_unlock(&dev->vm->mem_lock);
 }
 
 /*
- * The guest takes the range for private use. Should the queue be there, this is
- * its end. Under vm->mem_lock.
+ * The guest has other plans for the range. Should the queue be there, this is its
+ * end. Under vm->mem_lock.
  */
 void balloon_leave(struct vm *vm, u64 gpa, u64 size)
 {
-	if (!balloon.page || balloon.gpa < gpa || balloon.gpa - gpa >= size)
+	if (!balloon.page.at || balloon.page.gpa < gpa || balloon.page.gpa - gpa >= size)
 		return;
-	vm_give_back(vm, balloon.page, balloon.gpa);
-	balloon.page = NULL;
+	give_back(vm);
+	lock_queue();
+	balloon.broken = true;
+	unlock_queue();
+	virtio_signal(balloon.dev.queues[REPORTING].kick);
 }
 
 /* The guest is to give up no page: all numbers are 0. */

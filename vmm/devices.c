@@ -5,7 +5,8 @@
  * The ports that KVM leaves to the VMM: the clock's CMOS, the keyboard
  * controller that is not there, the serial port (serial.c), the bus if there is
  * one (pci.c), and our own two.
- * No device here touches the guest's memory.
+ * No device here touches the guest's memory, and none waits for anybody: the lock
+ * is one for all.
  *
  * A port that nobody has reads as ones. For the keyboard controller that means
  * "absent" at the first look, where Linux would else poll it for seconds.
@@ -91,7 +92,7 @@ static void discard(struct vm *vm, u32 pfn)
 {
 	u64 gpa = pfn * PAGE;
 
-	if (vm_is_ram(vm, gpa, PAGE) && vm_discard(vm, gpa))
+	if (vm_is_ram(vm, gpa, PAGE) && vm_discard(vm, gpa, PAGE))
 		vm_end(vm, END_ERROR);
 }
 

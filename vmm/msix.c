@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
+#include <unistd.h>
 
 #include <linux/pci_regs.h>
 
@@ -125,14 +126,15 @@ void msix_connect(struct msix *msix, unsigned int line, u16 vector)
 void msix_access(struct msix *msix, u32 offset, void *data, unsigned int size, bool write)
 {
 	u16 vector = offset / ENTRY;
-	u8 *entry = (u8 *)&msix->table[vector];
 	bool was_masked;
+	u8 *entry;
 
 	if (vector >= msix->nr_lines || offset % ENTRY + size > ENTRY) {
 		if (!write)
 			memset(data, 0, size);
 		return;
 	}
+	entry = (u8 *)&msix->table[vector];
 	if (!write) {
 		memcpy(data, entry + offset % ENTRY, size);
 		return;
@@ -145,6 +147,22 @@ void msix_access(struct msix *msix, u32 offset, void *data, unsigned int size, b
 	attach_vector(msix, vector, false);
 	if (!masked(msix, vector))
 		attach_vector(msix, vector, true);
+}
+
+/* Who has the line's eventfd raises nothing any more: the line has a new one, or none. */
+int msix_renew(struct msix *msix, unsigned int line)
+{
+	u16 vector = msix->lines[line].vector;
+	int event;
+
+	attach(msix, line, false);
+	close(msix->lines[line].event);
+	event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	msix->lines[line].event = event;
+	if (event < 0)
+		return fail_errno("eventfd");
+	msix_connect(msix, line, vector);
+	return 0;
 }
 
 void msix_reset(struct msix *msix)

@@ -92,9 +92,37 @@ u8 pci_add_capability(struct pci_dev *pci, u8 id, const void *rest, u8 len)
 	return at;
 }
 
-u64 pci_bar(const struct pci_dev *pci)
+static u64 bar_of(const struct pci_dev *pci)
 {
 	return get32(pci, PCI_BASE_ADDRESS_0) & PCI_BASE_ADDRESS_MEM_MASK;
+}
+
+/* Where it is now */
+u64 pci_bar(const struct pci_dev *pci)
+{
+	u64 bar;
+
+	pthread_mutex_lock(&lock);
+	bar = bar_of(pci);
+	pthread_mutex_unlock(&lock);
+	return bar;
+}
+
+/* Does another device have some of the addresses, too? */
+bool pci_overlaps(const struct pci_dev *pci)
+{
+	bool overlaps = false;
+	unsigned int i;
+	u64 bar;
+
+	pthread_mutex_lock(&lock);
+	bar = bar_of(pci);
+	for (i = 0; i < nr_devices; i++)
+		if (devices[i] != pci && bar < bar_of(devices[i]) + devices[i]->bar_size &&
+		    bar_of(devices[i]) < bar + pci->bar_size)
+			overlaps = true;
+	pthread_mutex_unlock(&lock);
+	return overlaps;
 }
 
 static struct pci_dev *addressed(void)
@@ -163,7 +191,7 @@ bool pci_mmio(u64 gpa, void *data, unsigned int size, bool write)
 	for (i = 0; i < nr_devices && !found; i++) {
 		struct pci_dev *pci = devices[i];
 
-		offset = gpa - pci_bar(pci);
+		offset = gpa - bar_of(pci);
 		if (pci->config[PCI_COMMAND] & PCI_COMMAND_MEMORY && offset < pci->bar_size &&
 		    size <= pci->bar_size - offset)
 			found = pci;

@@ -22,6 +22,9 @@
 #define MIN_MEMORY	(16 * MIB)
 #define MAX_MEMORY	(512 * GIB)
 
+/* The end takes no longer, whatever holds it up. */
+#define END_SECONDS	30
+
 /*
  * No buses and no tables that this machine does not have, no random addresses
  * for the kernel, and reset by triple fault, which is how rmvm sees the end.
@@ -53,6 +56,7 @@ static const char help[] =
 	"The guest's console is the terminal; Ctrl-A x ends the guest.\n";
 
 static struct vm vm;
+static sigset_t end_signals;
 
 double now(void)
 {
@@ -290,10 +294,34 @@ static void on_kick(int sig)
 	(void)sig;
 }
 
+/* Something holds up the end: stderr is a pipe that nobody reads, for example. */
+static void on_alarm(int sig)
+{
+	(void)sig;
+	serial_exit();
+	_exit(vm.end == END_GUEST ? END_ERROR : vm.end);
+}
+
 /*
  * Signals that end the VM come to one thread, which waits for them; the vCPUs'
- * threads get only the kick, which is there to interrupt KVM_RUN.
+ * threads get only the kick, which is there to interrupt KVM_RUN. Blocked before
+ * there is any other thread, and so in all of them.
  */
+static void block_signals(void)
+{
+	struct sigaction kick = { .sa_handler = on_kick };
+	struct sigaction alarm = { .sa_handler = on_alarm };
+
+	sigaction(SIGUSR1, &kick, NULL);
+	sigaction(SIGALRM, &alarm, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	sigemptyset(&end_signals);
+	sigaddset(&end_signals, SIGINT);
+	sigaddset(&end_signals, SIGTERM);
+	sigaddset(&end_signals, SIGHUP);
+	pthread_sigmask(SIG_BLOCK, &end_signals, NULL);
+}
+
 static void *signal_thread(void *arg)
 {
 	int sig;
@@ -305,19 +333,9 @@ static void *signal_thread(void *arg)
 
 static int start_signals(void)
 {
-	static sigset_t ends;
-	struct sigaction kick = { .sa_handler = on_kick };
 	pthread_t thread;
-	int ret;
+	int ret = pthread_create(&thread, NULL, signal_thread, &end_signals);
 
-	sigaction(SIGUSR1, &kick, NULL);
-	signal(SIGPIPE, SIG_IGN);
-	sigemptyset(&ends);
-	sigaddset(&ends, SIGINT);
-	sigaddset(&ends, SIGTERM);
-	sigaddset(&ends, SIGHUP);
-	pthread_sigmask(SIG_BLOCK, &ends, NULL);
-	ret = pthread_create(&thread, NULL, signal_thread, &ends);
 	return ret ? fail("cannot start a thread: %s", strerror(ret)) : 0;
 }
 
@@ -331,6 +349,8 @@ static int create(const struct options *opt)
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_cond_init(&vm.end_cond, &attr);
+	if (start_signals())
+		return -1;
 
 	for (i = 0; i < opt->nr_disks; i++)
 		if (vhost_blk_add(&vm, opt->disks[i]))
@@ -364,7 +384,7 @@ static void wait_for_end(unsigned int timeout)
 
 static void run(const struct options *opt)
 {
-	unsigned int started = 0;
+	unsigned int started = 0, i;
 
 	vm.start = now();
 	while (started < opt->smp && !vcpu_start(&vm.vcpus[started]))
@@ -372,10 +392,14 @@ static void run(const struct options *opt)
 	if (started < opt->smp)
 		vm_end(&vm, END_ERROR);
 	wait_for_end(opt->timeout);
-	while (started--) {
-		vcpu_kick(&vm.vcpus[started]);
-		pthread_join(vm.vcpus[started].thread, NULL);
-	}
+	alarm(END_SECONDS);
+	/* All of them first: one may wait for another, or for a backend. */
+	vhost_blk_end();
+	for (i = 0; i < started; i++)
+		vcpu_kick(&vm.vcpus[i]);
+	for (i = 0; i < started; i++)
+		pthread_join(vm.vcpus[i].thread, NULL);
+	serial_flush();
 }
 
 static int report(const struct options *opt)
@@ -405,7 +429,8 @@ int main(int argc, char **argv)
 	};
 
 	parse_options(&opt, argc, argv);
-	if (create(&opt) || start_signals() || serial_init(&vm))
+	block_signals();
+	if (create(&opt) || serial_init(&vm))
 		return END_ERROR;
 	run(&opt);
 	serial_exit();

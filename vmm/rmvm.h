@@ -144,10 +144,7 @@ struct vcpu {
 	int fd;
 	struct kvm_run *run;
 	pthread_t thread;
-	/* The last memory fault, and how often it came with nothing between. */
-	u64 fault_gpa;
-	u64 fault_flags;
-	unsigned int fault_repeats;
+	u64 conversions;	/* vm->conversions, when an access last failed */
 	u64 exits[MAX_EXIT_REASON];
 };
 
@@ -164,9 +161,10 @@ struct vm {
 	bool private;
 	bool in_place;
 
-	/* What others may map of it: in order, no two ranges touch (window.c) */
+	/* What of it is shared: in order, no two ranges touch (window.c) */
 	struct range *shared;
-	unsigned int nr_shared;
+	unsigned int nr_shared, max_shared;
+	u64 conversions;	/* changes of the kind of pages, tried or done */
 
 	/* The loader's memory, gone (size 0) once the guest runs from RAM */
 	u8 *loader;
@@ -175,13 +173,23 @@ struct vm {
 	struct vcpu *vcpus;
 	size_t run_size;
 
-	/* Conversions, discards, the loader, shared, and what backends have of it */
+	/*
+	 * Conversions, the loader, shared, and what backends have of it. Who holds
+	 * it may wait for a backend, for as long as that has for one operation.
+	 */
 	pthread_mutex_t mem_lock;
 	pthread_mutex_t end_lock;	/* end */
 	pthread_cond_t end_cond;
 	enum end end;
 	double start;
 	struct counts counts;
+};
+
+/* A page that this process itself looks at */
+struct borrowed {
+	u8 *at;			/* NULL: nothing is borrowed */
+	u64 gpa;
+	bool was_shared;
 };
 
 /* vm.c */
@@ -191,10 +199,10 @@ int vm_add_loader(struct vm *vm);
 void vm_remove_loader(struct vm *vm);
 bool vm_is_ram(const struct vm *vm, u64 gpa, u64 size);
 int vm_convert(struct vm *vm, u64 gpa, u64 size, bool to_private);
-int vm_discard(struct vm *vm, u64 gpa);
-int vm_discard_locked(struct vm *vm, u64 gpa, u64 size);
-void *vm_borrow(struct vm *vm, u64 gpa);
-void vm_give_back(struct vm *vm, void *page, u64 gpa);
+u64 vm_conversions(struct vm *vm);
+int vm_discard(struct vm *vm, u64 gpa, u64 size);
+int vm_borrow(struct vm *vm, struct borrowed *page, u64 gpa);
+void vm_give_back(struct vm *vm, struct borrowed *page);
 
 /* vcpu.c */
 int vcpu_create(struct vm *vm, unsigned int id);
@@ -218,8 +226,10 @@ bool pci_io(bool out, u16 port, void *data, unsigned int size);
 bool pci_mmio(u64 gpa, void *data, unsigned int size, bool write);
 
 /* window.c */
-int shared_add(struct vm *vm, u64 gpa, u64 size);
-int shared_remove(struct vm *vm, u64 gpa, u64 size);
+int shared_reserve(struct vm *vm);
+void shared_add(struct vm *vm, u64 gpa, u64 size);
+void shared_remove(struct vm *vm, u64 gpa, u64 size);
+bool shared_gap(const struct vm *vm, u64 gpa, u64 size, struct range *gap);
 struct range *shared_within(const struct vm *vm, u64 gpa, u64 size, unsigned int *nr);
 bool shared_covers(const struct vm *vm, u64 gpa, u64 size);
 int window_open(struct vm *vm, struct window *window, u64 gpa, u64 size);
@@ -228,6 +238,7 @@ void window_close(struct vm *vm, struct window *window);
 /* vhost_blk.c */
 int vhost_blk_add(struct vm *vm, const char *path);
 void vhost_blk_sync(struct vm *vm);
+void vhost_blk_end(void);
 
 /* balloon.c */
 int balloon_add(struct vm *vm);
@@ -238,6 +249,7 @@ void devices_io(struct vm *vm, bool out, u16 port, void *data, unsigned int size
 
 /* serial.c */
 int serial_init(struct vm *vm);
+void serial_flush(void);
 void serial_exit(void);
 bool serial_has_spoken(void);
 u8 serial_read(unsigned int reg);

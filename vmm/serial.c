@@ -4,15 +4,23 @@
  *
  * A 16550A serial port on stdin and stdout, with both of its interrupts.
  *
- * Sending is instant: the transmitter is always empty. What arrives waits in
- * a ring for as long as the guest does not listen, that is, has the receive
- * interrupt off; so nothing typed or piped in during the boot is lost.
+ * What the guest sends goes to a ring, which a thread of its own writes to stdout:
+ * whoever reads that may be slow, or have stopped, and no vCPU waits for him. While
+ * the ring is full the transmitter says that it is not empty. A guest that heeds
+ * that loses nothing; what another one sends then is lost.
+ *
+ * What arrives waits in a ring for as long as the guest does not listen, that is, has
+ * the receive interrupt off; so nothing typed or piped in during the boot is lost. A
+ * terminal is read on when that ring is full, because of Ctrl-A x, and what is typed
+ * then is lost.
  */
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <termios.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <linux/serial_reg.h>
@@ -21,21 +29,29 @@
 
 #define SERIAL_IRQ	4
 #define CTRL_A		0x01
+#define FIFO		16		/* that many bytes come at once */
+#define FLUSH_SECONDS	5
 
 static struct {
-	pthread_mutex_t lock;		/* all of it */
+	pthread_mutex_t lock;		/* all of it; nobody who has it waits for others */
 	pthread_cond_t room;		/* the ring is not full any more */
+	pthread_cond_t output, no_output; /* there is some to be written, or none */
 	struct vm *vm;
 	u8 ier, lcr, mcr, scr, fcr;
 	u8 dll, dlm;
 	bool sent;			/* the interrupt for "transmitter empty" is due */
+	bool full;			/* the guest sent more than there is room for */
 	bool raised;			/* the line to the interrupt controllers */
 	bool spoken;			/* something was sent, ever */
-	u8 ring[64];
+	u8 ring[4096];
 	unsigned int head, count;
+	u8 out[65536];
+	unsigned int out_head, out_count;
 } uart = {
 	.lock = PTHREAD_MUTEX_INITIALIZER,
 	.room = PTHREAD_COND_INITIALIZER,
+	.output = PTHREAD_COND_INITIALIZER,
+	.no_output = PTHREAD_COND_INITIALIZER,
 };
 
 static bool tty;			/* stdin is a terminal, and raw */
@@ -78,15 +94,23 @@ static u8 receive(void)
 	return c;
 }
 
+/* Can the guest send? Linux looks once, and then sends what the FIFO takes. */
+static bool transmitter_empty(void)
+{
+	return uart.out_count + FIFO <= sizeof(uart.out);
+}
+
 static void transmit(u8 c)
 {
 	/* In a loop to itself, the port is being probed. */
-	if (uart.mcr & UART_MCR_LOOP)
-		return;
-	uart.spoken = true;
-	while (write(STDOUT_FILENO, &c, 1) < 0)
-		if (errno != EINTR && errno != EAGAIN)
-			break;
+	if (!(uart.mcr & UART_MCR_LOOP)) {
+		uart.spoken = true;
+		if (uart.out_count < sizeof(uart.out))
+			uart.out[(uart.out_head + uart.out_count++) % sizeof(uart.out)] = c;
+		pthread_cond_signal(&uart.output);
+	}
+	uart.full = !transmitter_empty();
+	uart.sent = !uart.full;
 }
 
 static u8 read_iir(void)
@@ -129,7 +153,8 @@ static u8 read_register(unsigned int reg)
 	case UART_MCR:
 		return uart.mcr;
 	case UART_LSR:
-		return UART_LSR_TEMT | UART_LSR_THRE | (may_receive() ? UART_LSR_DR : 0);
+		return (transmitter_empty() ? UART_LSR_TEMT | UART_LSR_THRE : 0) |
+		       (may_receive() ? UART_LSR_DR : 0);
 	case UART_MSR:
 		return read_msr();
 	default:
@@ -143,20 +168,18 @@ static void write_register(unsigned int reg, u8 value)
 
 	switch (reg) {
 	case UART_TX:
-		if (divisor) {
+		if (divisor)
 			uart.dll = value;
-		} else {
+		else
 			transmit(value);
-			uart.sent = true;
-		}
 		break;
 	case UART_IER:
 		if (divisor) {
 			uart.dlm = value;
 		} else {
-			/* Switched on, the interrupt comes: nothing is being sent. */
+			/* Switched on, the interrupt comes, if nothing is being sent. */
 			if (value & ~uart.ier & UART_IER_THRI)
-				uart.sent = true;
+				uart.sent = !uart.full;
 			uart.ier = value & 0xf;
 		}
 		break;
@@ -208,10 +231,77 @@ bool serial_has_spoken(void)
 static void arrived(u8 c)
 {
 	pthread_mutex_lock(&uart.lock);
-	while (uart.count == sizeof(uart.ring))
+	while (uart.count == sizeof(uart.ring) && !tty)
 		pthread_cond_wait(&uart.room, &uart.lock);
-	uart.ring[(uart.head + uart.count++) % sizeof(uart.ring)] = c;
+	if (uart.count < sizeof(uart.ring))
+		uart.ring[(uart.head + uart.count++) % sizeof(uart.ring)] = c;
 	update_line();
+	pthread_mutex_unlock(&uart.lock);
+}
+
+/*
+ * Both ends may be non-blocking, since whom they are shared with can make them so.
+ * Returns false if it was another error, from which nothing can be hoped for.
+ */
+static bool wait_for(int fd, short event)
+{
+	struct pollfd pollfd = { .fd = fd, .events = event };
+
+	if (errno == EAGAIN)
+		poll(&pollfd, 1, -1);
+	return errno == EAGAIN || errno == EINTR;
+}
+
+/* Returns how much is done with: more than nothing. */
+static size_t write_some(const u8 *from, size_t len)
+{
+	ssize_t n;
+
+	do
+		n = write(STDOUT_FILENO, from, len);
+	while (n < 0 && wait_for(STDOUT_FILENO, POLLOUT));
+	return n > 0 ? (size_t)n : len;
+}
+
+static void *output_thread(void *arg)
+{
+	size_t len;
+
+	pthread_mutex_lock(&uart.lock);
+	for (;;) {
+		while (!uart.out_count)
+			pthread_cond_wait(&uart.output, &uart.lock);
+		len = sizeof(uart.out) - uart.out_head;
+		if (len > uart.out_count)
+			len = uart.out_count;
+		/* Nobody else touches these bytes, or moves the head. */
+		pthread_mutex_unlock(&uart.lock);
+		len = write_some(uart.out + uart.out_head, len);
+		pthread_mutex_lock(&uart.lock);
+		uart.out_head = (uart.out_head + len) % sizeof(uart.out);
+		uart.out_count -= len;
+		if (uart.full && transmitter_empty()) {
+			uart.full = false;
+			uart.sent = true;
+			update_line();
+		}
+		if (!uart.out_count)
+			pthread_cond_broadcast(&uart.no_output);
+	}
+	return arg;
+}
+
+/* Waits until all is written that the guest has sent, but not for ever. */
+void serial_flush(void)
+{
+	struct timespec until;
+
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_sec += FLUSH_SECONDS;
+	pthread_mutex_lock(&uart.lock);
+	while (uart.out_count &&
+	       !pthread_cond_clockwait(&uart.no_output, &uart.lock, CLOCK_MONOTONIC, &until))
+		;
 	pthread_mutex_unlock(&uart.lock);
 }
 
@@ -224,7 +314,7 @@ static void *input_thread(void *arg)
 
 	(void)arg;
 	while ((n = read(STDIN_FILENO, &c, 1)) != 0) {
-		if (n < 0 && errno == EINTR)
+		if (n < 0 && wait_for(STDIN_FILENO, POLLIN))
 			continue;
 		if (n < 0)
 			break;
@@ -264,7 +354,8 @@ int serial_init(struct vm *vm)
 		atexit(serial_exit);
 		tcsetattr(STDIN_FILENO, TCSANOW, &raw);
 	}
-	/* It has no end of its own: the process takes it along. */
-	ret = pthread_create(&thread, NULL, input_thread, NULL);
+	/* They have no end of their own: the process takes them along. */
+	ret = pthread_create(&thread, NULL, input_thread, NULL) ?:
+	      pthread_create(&thread, NULL, output_thread, NULL);
 	return ret ? fail("cannot start a thread: %s", strerror(ret)) : 0;
 }

@@ -19,9 +19,6 @@
 
 #include "rmvm.h"
 
-/* More often in a row than this, the same fault is no progress. */
-#define MAX_FAULT_REPEATS	100
-
 #define MSR_MISC_ENABLE		0x1a0
 #define MSR_MTRR_DEF_TYPE	0x2ff
 
@@ -134,6 +131,7 @@ int vcpu_create(struct vm *vm, unsigned int id)
 
 	vcpu->vm = vm;
 	vcpu->id = id;
+	vcpu->conversions = UINT64_MAX;	/* none failed */
 	vcpu->fd = ioctl(vm->fd, KVM_CREATE_VCPU, id);
 	if (vcpu->fd < 0)
 		return fail_errno("KVM_CREATE_VCPU");
@@ -152,33 +150,27 @@ static void describe(struct vcpu *vcpu, const char *what)
 }
 
 /*
- * The guest touched a page as private that is shared, or the other way round.
- * Convert it to what was touched; KVM repeats the access when it runs again.
- * A fault that conversion does not cure would come for ever: give up on it.
+ * KVM could not get at the memory for an access. That is no wish for memory of the
+ * other kind, and nothing is converted for it: KVM may have looked at the page just
+ * before another vCPU had it converted, so that what it says of the page is stale.
+ * To share it now would show the host what the guest keeps there as private.
+ *
+ * The access is tried again. When one fails and there was no conversion since the
+ * failure before, it was not that, and would fail for ever.
  */
 static int serve_memory_fault(struct vcpu *vcpu, int error)
 {
 	struct restrictedmem_kvm_memory_fault *fault = restrictedmem_kvm_memory_fault(vcpu->run);
-	bool private = fault->flags & KVM_MEMORY_EXIT_FLAG_PRIVATE;
+	u64 conversions = vm_conversions(vcpu->vm);
 	char what[160];
 
-	if (vcpu->fault_repeats && fault->gpa == vcpu->fault_gpa &&
-	    fault->flags == vcpu->fault_flags)
-		vcpu->fault_repeats++;
-	else
-		vcpu->fault_repeats = 1;
-	vcpu->fault_gpa = fault->gpa;
-	vcpu->fault_flags = fault->flags;
-
-	if (error == EFAULT && vcpu->fault_repeats <= MAX_FAULT_REPEATS &&
-	    vm_is_ram(vcpu->vm, fault->gpa, fault->size))
-		return vm_convert(vcpu->vm, fault->gpa, fault->size, private) == -1 ? -1 : 0;
-
+	if (vcpu->conversions != conversions) {
+		vcpu->conversions = conversions;
+		return 0;
+	}
 	snprintf(what, sizeof(what), "%s access to %#llx, %llu bytes, cannot be served: %s",
-		 private ? "private" : "shared", fault->gpa, fault->size,
-		 error != EFAULT ? strerror(error) :
-		 vcpu->fault_repeats > MAX_FAULT_REPEATS ? "conversion does not help" :
-		 "it is not RAM");
+		 fault->flags & KVM_MEMORY_EXIT_FLAG_PRIVATE ? "private" : "shared", fault->gpa,
+		 fault->size, strerror(error));
 	describe(vcpu, what);
 	return -1;
 }
@@ -224,7 +216,6 @@ static int serve_exit(struct vcpu *vcpu)
 
 	if (run->exit_reason < MAX_EXIT_REASON)
 		vcpu->exits[run->exit_reason]++;
-	vcpu->fault_repeats = 0;
 
 	switch (run->exit_reason) {
 	case KVM_EXIT_IO:
@@ -276,8 +267,7 @@ static int run_once(struct vcpu *vcpu)
 		return serve_exit(vcpu);
 	if (errno == EINTR || errno == EAGAIN)
 		return 0;
-	if ((errno == EFAULT || errno == EHWPOISON) &&
-	    vcpu->run->exit_reason == KVM_EXIT_MEMORY_FAULT) {
+	if (vcpu->run->exit_reason == KVM_EXIT_MEMORY_FAULT) {
 		vcpu->exits[KVM_EXIT_MEMORY_FAULT]++;
 		return serve_memory_fault(vcpu, errno);
 	}

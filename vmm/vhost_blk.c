@@ -11,7 +11,10 @@
  * shared, because it may be at work there. The one with the queue stays as long as
  * the queue is shared; what is not shared any more is SIGBUS there, instead of no
  * address. If the backend can only be given all regions at once, or has too few,
- * they are made anew.
+ * they are made anew. From the driver's reset to its next start it has none.
+ *
+ * A start, a reset, and what a conversion changes are an operation each, with one
+ * limit for all that it waits for the backend. The end of the VM ends the waits.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -49,7 +52,7 @@ struct disk {
 	/* Guarded by vm->mem_lock */
 	struct vhost_user vu;
 	bool slots;			/* regions come and go one by one */
-	bool wanted;			/* a driver has come: the backend gets regions */
+	bool wanted;			/* a driver is there: the backend gets regions */
 	bool started;
 	bool full;			/* it did not get all, which was said */
 	unsigned int max_regions;
@@ -58,7 +61,7 @@ struct disk {
 	struct virtio_queue queue;	/* where it is, or was */
 };
 
-static struct disk *disks[MAX_DISKS];
+static struct disk *disks[MAX_DISKS];	/* none is added once the guest runs */
 static unsigned int nr_disks;
 
 static struct disk *to_disk(struct virtio_dev *dev)
@@ -94,12 +97,6 @@ static void remove_region(struct disk *disk, unsigned int i)
 	memmove(window, window + 1, (--disk->nr_regions - i) * sizeof(*window));
 }
 
-static void remove_regions(struct disk *disk)
-{
-	while (disk->nr_regions)
-		remove_region(disk, disk->nr_regions - 1);
-}
-
 /* Returns 1 if the backend has no room for it. */
 static int add_region(struct disk *disk, const struct range *range)
 {
@@ -118,20 +115,28 @@ static int add_region(struct disk *disk, const struct range *range)
 	return disk->slots ? send_region(disk, VHOST_USER_ADD_MEM_REG, window) : 0;
 }
 
-/* All regions in one message. The backend gives up those that it had. */
-static int send_table(struct disk *disk)
+/* The first regions, in one message. The backend gives up those that it had. */
+static int send_table(struct disk *disk, unsigned int nr)
 {
-	struct vhost_user_table table = { .nr = disk->nr_regions };
+	struct vhost_user_table table = { .nr = nr };
 	int fds[VHOST_USER_TABLE_MAX];
 	unsigned int i;
 
-	for (i = 0; i < disk->nr_regions; i++) {
+	for (i = 0; i < nr; i++) {
 		table.regions[i] = describe(&disk->regions[i]);
 		fds[i] = disk->regions[i].fd;
 	}
 	return vhost_user_set(&disk->vu, VHOST_USER_SET_MEM_TABLE, &table,
 			      sizeof(table) - sizeof(table.regions) +
 			      table.nr * sizeof(table.regions[0]), fds, table.nr);
+}
+
+static void remove_regions(struct disk *disk)
+{
+	if (!disk->slots && disk->nr_regions)
+		send_table(disk, 0);
+	while (disk->nr_regions)
+		remove_region(disk, disk->nr_regions - 1);
 }
 
 /* Is a part of the queue in it? The backend does not let go of that one. */
@@ -159,7 +164,7 @@ static int renew_regions(struct disk *disk)
 	for (i = 0; i < vm->nr_shared && !ret; i++)
 		if (!has_queue(disk, vm->shared[i].gpa, vm->shared[i].size))
 			ret = add_region(disk, &vm->shared[i]);
-	if (send_table(disk))
+	if (send_table(disk, disk->nr_regions))
 		ret = -1;
 	while (nr_old)
 		window_close(vm, &old[--nr_old]);
@@ -313,15 +318,26 @@ static void stop_queue(struct disk *disk)
 			       sizeof(state));
 }
 
+/* The backend has nothing any more, until the driver starts the device again. */
+static void withdraw(struct disk *disk)
+{
+	stop_queue(disk);
+	remove_regions(disk);
+	disk->wanted = false;
+}
+
 static void sync_disk(struct disk *disk)
 {
-	if (disk->vu.lost || !disk->wanted)
+	if (!disk->wanted)
 		return;
+	vhost_user_begin(&disk->vu);
 	if (disk->started && !queue_covered(disk, is_shared)) {
 		fail("%s: the guest no longer shares the queue of this disk", disk->vu.path);
 		stop_queue(disk);
 	}
 	sync_regions(disk);
+	if (disk->vu.lost)
+		withdraw(disk);
 }
 
 /* Gives backends what is in vm->shared now. What they lost is closed on return. */
@@ -334,27 +350,42 @@ void vhost_blk_sync(struct vm *vm)
 		sync_disk(disks[i]);
 }
 
+/* Takes no lock: who has it may be waiting for a backend. */
+void vhost_blk_end(void)
+{
+	unsigned int i;
+
+	for (i = 0; i < nr_disks; i++)
+		vhost_user_end(&disks[i]->vu);
+}
+
 static int start(struct virtio_dev *dev)
 {
 	struct disk *disk = to_disk(dev);
-	u64 features = (dev->accepted & ~BIT(VIRTIO_F_ACCESS_PLATFORM)) |
+	u64 features = (dev->accepted & dev->offered & ~BIT(VIRTIO_F_ACCESS_PLATFORM)) |
 		       BIT(VHOST_USER_F_PROTOCOL_FEATURES);
 	int ret;
 
 	pthread_mutex_lock(&dev->vm->mem_lock);
+	vhost_user_begin(&disk->vu);
 	disk->wanted = true;
 	disk->queue = dev->queues[0];
 	ret = vhost_user_set(&disk->vu, VHOST_USER_SET_FEATURES, &features, sizeof(features),
 			     NULL, 0) ||
 	      sync_regions(disk) < 0 || start_queue(disk);
+	if (ret)
+		withdraw(disk);
 	pthread_mutex_unlock(&dev->vm->mem_lock);
 	return ret ? -1 : 0;
 }
 
 static void stop(struct virtio_dev *dev)
 {
+	struct disk *disk = to_disk(dev);
+
 	pthread_mutex_lock(&dev->vm->mem_lock);
-	stop_queue(to_disk(dev));
+	vhost_user_begin(&disk->vu);
+	withdraw(disk);
 	pthread_mutex_unlock(&dev->vm->mem_lock);
 }
 
@@ -377,16 +408,18 @@ static void *watch_thread(void *arg)
 	struct vm *vm = disk->dev.vm;
 
 	vhost_user_wait_lost(&disk->vu);
+	if (vm_ended(vm))
+		return NULL;
 	pthread_mutex_lock(&vm->mem_lock);
 	if (!disk->vu.lost)
 		fail("%s: the backend is gone", disk->vu.path);
 	fail("%s: the guest's requests to this disk wait from now on", disk->vu.path);
 	disk->vu.lost = true;
-	disk->started = false;
-	remove_regions(disk);
+	withdraw(disk);
 	pthread_mutex_unlock(&vm->mem_lock);
 
 	pthread_mutex_lock(&disk->dev.lock);
+	virtio_cut(&disk->dev);
 	virtio_failed(&disk->dev);
 	pthread_mutex_unlock(&disk->dev.lock);
 	return NULL;
@@ -453,7 +486,10 @@ int vhost_blk_add(struct vm *vm, const char *path)
 	disk->dev.ops = &ops;
 	disk->dev.nr_queues = 1;
 	disk->dev.queues[0].max_size = QUEUE_SIZE;
-	if (vhost_user_connect(&disk->vu) || introduce(disk) ||
+	if (vhost_user_connect(&disk->vu))
+		return -1;
+	vhost_user_begin(&disk->vu);
+	if (introduce(disk) ||
 	    virtio_add(vm, &disk->dev, VIRTIO_ID_BLOCK, CLASS_DISK))
 		return -1;
 	disks[nr_disks++] = disk;

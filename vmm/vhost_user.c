@@ -3,9 +3,10 @@
  * Copyright (C) 2026 The restrictedmem authors
  *
  * Messages of the vhost-user protocol, as the front end. The backend is trusted
- * with nothing: each wait has an end, and after the first answer that is late,
- * wrong or missing the connection is given up, with a message, and never used
- * again. Descriptors that a backend sends are not taken.
+ * with nothing: however many messages an operation takes, its waits have one end
+ * (vhost_user_begin()), and after the first answer that is late, wrong or missing
+ * the connection is given up, with a message, and never used again. Descriptors that
+ * a backend sends are not taken.
  */
 #include <errno.h>
 #include <poll.h>
@@ -50,10 +51,21 @@ static const char *const names[VHOST_USER_MAX] = {
 /* Gives the connection up. vhost_user_wait_lost() returns. */
 static int give_up(struct vhost_user *vu, const char *why, u32 request)
 {
-	fail("%s: %s %s; it is given up", vu->path, why, names[request]);
+	if (!__atomic_load_n(&vu->over, __ATOMIC_ACQUIRE))
+		fail("%s: %s %s; it is given up", vu->path, why, names[request]);
 	vu->lost = true;
 	shutdown(vu->sock, SHUT_RDWR);
 	return -1;
+}
+
+/* Returns false when the operation's time is over. */
+static bool wait_for(struct vhost_user *vu, short event)
+{
+	struct pollfd pollfd = { .fd = vu->sock, .events = event };
+	double left = vu->until - now();
+
+	/* An interrupted wait is one that the caller begins again. */
+	return left > 0 && poll(&pollfd, 1, left * 1000 + 1);
 }
 
 static int send_message(struct vhost_user *vu, u32 request, u32 flags, const void *payload,
@@ -80,8 +92,8 @@ static int send_message(struct vhost_user *vu, u32 request, u32 flags, const voi
 		message.msg_controllen = CMSG_SPACE(nr_fds * sizeof(int));
 	}
 	do
-		n = sendmsg(vu->sock, &message, MSG_NOSIGNAL);
-	while (n < 0 && errno == EINTR);
+		n = sendmsg(vu->sock, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+	while (n < 0 && (errno == EINTR || (errno == EAGAIN && wait_for(vu, POLLOUT))));
 	if (n == (ssize_t)(sizeof(header) + size))
 		return 0;
 	return give_up(vu, n < 0 && errno == EPIPE ? "the backend is gone before" :
@@ -89,21 +101,17 @@ static int send_message(struct vhost_user *vu, u32 request, u32 flags, const voi
 }
 
 /* Returns NULL, or what is wrong. */
-static const char *receive(struct vhost_user *vu, void *buf, size_t len, double until)
+static const char *receive(struct vhost_user *vu, void *buf, size_t len)
 {
-	struct pollfd pollfd = { .fd = vu->sock, .events = POLLIN };
-
 	while (len) {
-		double left = until - now();
-		ssize_t n = 0;
+		ssize_t n;
 
-		if (left <= 0 || !poll(&pollfd, 1, left * 1000 + 1))
+		if (!wait_for(vu, POLLIN))
 			return "the backend does not answer";
-		if (pollfd.revents)
-			n = recv(vu->sock, buf, len, MSG_DONTWAIT);
+		n = recv(vu->sock, buf, len, MSG_DONTWAIT);
 		if (n < 0 && (errno == EINTR || errno == EAGAIN))
 			continue;
-		if (n <= 0 && pollfd.revents)
+		if (n <= 0)
 			return "the backend is gone without an answer to";
 		buf = (u8 *)buf + n;
 		len -= n;
@@ -113,16 +121,15 @@ static const char *receive(struct vhost_user *vu, void *buf, size_t len, double 
 
 static int receive_reply(struct vhost_user *vu, u32 request, void *payload, u32 size)
 {
-	double until = now() + vu->timeout;
 	struct header header;
 	const char *wrong;
 
-	wrong = receive(vu, &header, sizeof(header), until);
+	wrong = receive(vu, &header, sizeof(header));
 	if (!wrong && (header.request != request || header.size != size ||
 		       (header.flags & (VERSION_MASK | FLAG_REPLY)) != (VERSION | FLAG_REPLY)))
 		wrong = "the backend answers nonsense to";
 	if (!wrong)
-		wrong = receive(vu, payload, size, until);
+		wrong = receive(vu, payload, size);
 	return wrong ? give_up(vu, wrong, request) : 0;
 }
 
@@ -145,6 +152,12 @@ int vhost_user_set(struct vhost_user *vu, u32 request, const void *payload, u32 
 	if (vu->acks && receive_reply(vu, request, &status, sizeof(status)))
 		return -1;
 	return status ? give_up(vu, "the backend refuses", request) : 0;
+}
+
+/* All messages from here on, until it is called again, are one operation. */
+void vhost_user_begin(struct vhost_user *vu)
+{
+	vu->until = now() + vu->timeout;
 }
 
 int vhost_user_connect(struct vhost_user *vu)
@@ -171,4 +184,11 @@ void vhost_user_wait_lost(struct vhost_user *vu)
 
 	while (poll(&pollfd, 1, -1) <= 0)
 		;
+}
+
+/* The VM has ended: nobody waits for the backend any more. Takes no lock. */
+void vhost_user_end(struct vhost_user *vu)
+{
+	__atomic_store_n(&vu->over, true, __ATOMIC_RELEASE);
+	shutdown(vu->sock, SHUT_RDWR);
 }

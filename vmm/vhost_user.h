@@ -58,16 +58,20 @@ struct vhost_user_table {
 /* Guarded by vm->mem_lock, once the guest runs */
 struct vhost_user {
 	const char *path;
-	unsigned int timeout;	/* seconds that an answer may take */
+	unsigned int timeout;	/* seconds that an operation may take */
+	double until;		/* the end of that time for this operation */
 	int sock;
 	bool lost;		/* no message is sent any more */
 	bool acks;		/* the backend confirms what it has done */
+	bool over;		/* the VM has ended; guarded by nothing, and stays */
 };
 
 int vhost_user_connect(struct vhost_user *vu);
+void vhost_user_begin(struct vhost_user *vu);
 int vhost_user_set(struct vhost_user *vu, u32 request, const void *payload, u32 size,
 		   const int *fds, unsigned int nr_fds);
 int vhost_user_get(struct vhost_user *vu, u32 request, void *payload, u32 size, u32 reply_size);
 void vhost_user_wait_lost(struct vhost_user *vu);
+void vhost_user_end(struct vhost_user *vu);
 
 #endif /* RMVM_VHOST_USER_H */

@@ -53,9 +53,14 @@ struct virtio_queue {
 	u16 max_size;
 	bool enabled;
 	u64 desc, driver, device;	/* guest addresses of its three parts */
-	int kick;		/* eventfd: the guest has something for the device */
-	int call;		/* eventfd: the device has something for the guest */
-	bool attached;		/* KVM writes to kick */
+	/*
+	 * Eventfds: the guest has something for the device, and the device for the
+	 * guest. A backend that has one can fill it and clear O_NONBLOCK, so this
+	 * process writes to neither, but for devices of its own.
+	 */
+	int kick;
+	int call;
+	u64 listens;		/* the address for which KVM writes to kick, or 0 */
 };
 
 struct virtio_dev;
@@ -63,9 +68,12 @@ struct virtio_dev;
 struct virtio_ops {
 	/* Reads from the device's own configuration, which is read-only. */
 	void (*read_config)(struct virtio_dev *dev, u32 offset, void *data, unsigned int size);
-	/* The driver is ready. May fail after a message. */
+	/* The driver is ready. May fail after a message; stop() comes all the same. */
 	int (*start)(struct virtio_dev *dev);
-	/* The driver resets the device: no queue is touched from the return on. */
+	/*
+	 * The driver resets the device: no queue is touched, and nobody has access
+	 * to what the guest shares, from the return on.
+	 */
 	void (*stop)(struct virtio_dev *dev);
 };
 
@@ -89,15 +97,19 @@ struct virtio_dev {
 int pci_add(struct pci_dev *pci, u16 vendor, u16 device, u32 class_code);
 u8 pci_add_capability(struct pci_dev *pci, u8 id, const void *rest, u8 len);
 u64 pci_bar(const struct pci_dev *pci);
+bool pci_overlaps(const struct pci_dev *pci);
 
 /* msix.c */
 void msix_init(struct msix *msix, struct vm *vm, unsigned int nr_lines);
 void msix_reset(struct msix *msix);
 void msix_access(struct msix *msix, u32 offset, void *data, unsigned int size, bool write);
 void msix_connect(struct msix *msix, unsigned int line, u16 vector);
+int msix_renew(struct msix *msix, unsigned int line);
 
 /* virtio_pci.c */
 int virtio_add(struct vm *vm, struct virtio_dev *dev, unsigned int id, u32 class_code);
 void virtio_failed(struct virtio_dev *dev);
+void virtio_cut(struct virtio_dev *dev);
+void virtio_signal(int event);
 
 #endif /* RMVM_VIRTIO_H */

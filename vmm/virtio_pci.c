@@ -34,6 +34,11 @@
 #define BAR_SIZE	0x8000
 #define REGION		0x1000
 
+/* What the driver sets of the status; the rest is the device's to say. */
+#define DRIVERS_STATUS	(VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER | \
+			 VIRTIO_CONFIG_S_DRIVER_OK | VIRTIO_CONFIG_S_FEATURES_OK | \
+			 VIRTIO_CONFIG_S_FAILED)
+
 #define REG(member)	offsetof(struct virtio_pci_common_cfg, member)
 
 static struct virtio_dev *to_virtio(struct pci_dev *pci)
@@ -46,24 +51,41 @@ static struct virtio_queue *selected(struct virtio_dev *dev)
 	return dev->queue_select < dev->nr_queues ? &dev->queues[dev->queue_select] : NULL;
 }
 
-/* The guest's writes to the queue's notification address become a kick. */
-static void listen(struct virtio_dev *dev, unsigned int queue, bool on)
+/*
+ * The guest's writes to the queue's notification address become a kick. KVM takes
+ * them all: none is expected as an exit.
+ */
+static int listen(struct virtio_dev *dev, unsigned int nr)
 {
+	struct virtio_queue *queue = &dev->queues[nr];
 	struct kvm_ioeventfd ioeventfd = {
-		.addr = pci_bar(&dev->pci) + NOTIFY + 4 * queue,
-		.fd = dev->queues[queue].kick,
-		.flags = on ? 0 : KVM_IOEVENTFD_FLAG_DEASSIGN,
+		.addr = pci_bar(&dev->pci) + NOTIFY + 4 * nr,
+		.fd = queue->kick,
 	};
 
-	if (dev->queues[queue].attached == on)
-		return;
 	if (ioctl(dev->vm->fd, KVM_IOEVENTFD, &ioeventfd))
-		fail_errno("KVM_IOEVENTFD");	/* then it comes as an exit */
-	else
-		dev->queues[queue].attached = on;
+		return fail_errno("KVM_IOEVENTFD");
+	queue->listens = ioeventfd.addr;
+	return 0;
 }
 
-static void signal_event(int event)
+/* Not at where the BAR is, which the guest may have moved. */
+static void unlisten(struct virtio_dev *dev, unsigned int nr)
+{
+	struct virtio_queue *queue = &dev->queues[nr];
+	struct kvm_ioeventfd ioeventfd = {
+		.addr = queue->listens,
+		.fd = queue->kick,
+		.flags = KVM_IOEVENTFD_FLAG_DEASSIGN,
+	};
+
+	if (queue->listens && ioctl(dev->vm->fd, KVM_IOEVENTFD, &ioeventfd))
+		fail_errno("KVM_IOEVENTFD");
+	queue->listens = 0;
+}
+
+/* Only for an eventfd that no other process has. */
+void virtio_signal(int event)
 {
 	u64 one = 1;
 
@@ -77,7 +99,26 @@ void virtio_failed(struct virtio_dev *dev)
 	if (dev->status & VIRTIO_CONFIG_S_NEEDS_RESET || !dev->status)
 		return;
 	dev->status |= VIRTIO_CONFIG_S_NEEDS_RESET;
-	signal_event(dev->msix.lines[dev->nr_queues].event);
+	virtio_signal(dev->msix.lines[dev->nr_queues].event);
+}
+
+/*
+ * Who had the queues' eventfds, kicks nobody and gets no kick any more. The device
+ * is of no use after it. Under the device's lock.
+ */
+void virtio_cut(struct virtio_dev *dev)
+{
+	unsigned int i;
+
+	for (i = 0; i < dev->nr_queues; i++) {
+		struct virtio_queue *queue = &dev->queues[i];
+
+		unlisten(dev, i);
+		close(queue->kick);
+		queue->kick = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+		msix_renew(&dev->msix, i);
+		queue->call = dev->msix.lines[i].event;
+	}
 }
 
 static void reset(struct virtio_dev *dev)
@@ -85,7 +126,7 @@ static void reset(struct virtio_dev *dev)
 	unsigned int i;
 
 	for (i = 0; i < dev->nr_queues; i++)
-		listen(dev, i, false);
+		unlisten(dev, i);
 	if (dev->status & VIRTIO_CONFIG_S_DRIVER_OK)
 		dev->ops->stop(dev);
 	msix_reset(&dev->msix);
@@ -104,28 +145,36 @@ static void reset(struct virtio_dev *dev)
 
 static void start(struct virtio_dev *dev)
 {
+	bool failed;
 	unsigned int i;
 
-	if (dev->ops->start(dev)) {
+	if (pci_overlaps(&dev->pci))
+		failed = fail("the guest has two devices at one address");
+	else
+		failed = dev->ops->start(dev);
+	for (i = 0; i < dev->nr_queues && !failed; i++)
+		failed = dev->queues[i].enabled && listen(dev, i);
+	if (failed)
 		virtio_failed(dev);
-		return;
-	}
-	for (i = 0; i < dev->nr_queues; i++)
-		if (dev->queues[i].enabled)
-			listen(dev, i, true);
 }
 
 static void set_status(struct virtio_dev *dev, u8 status)
 {
-	u8 news = status & ~dev->status;
+	u8 news;
 
 	if (!status) {
 		reset(dev);
 		return;
 	}
+	status &= DRIVERS_STATUS;
+	news = status & ~dev->status;
 	if (news & VIRTIO_CONFIG_S_FEATURES_OK &&
 	    (dev->accepted & ~dev->offered || !(dev->accepted >> VIRTIO_F_VERSION_1 & 1)))
 		status &= ~VIRTIO_CONFIG_S_FEATURES_OK;
+	/* Not before it is settled what the device is to do. */
+	if (!((dev->status | status) & VIRTIO_CONFIG_S_FEATURES_OK))
+		status &= ~VIRTIO_CONFIG_S_DRIVER_OK;
+	news = status & ~dev->status;
 	dev->status |= status;
 	if (news & VIRTIO_CONFIG_S_DRIVER_OK)
 		start(dev);
@@ -268,10 +317,6 @@ static void access_bar(struct pci_dev *pci, u64 offset, void *data, unsigned int
 	case MSIX_TABLE:
 		msix_access(&dev->msix, reg, data, size, write);
 		break;
-	case NOTIFY:
-		if (write && reg / 4 < dev->nr_queues && dev->status & VIRTIO_CONFIG_S_DRIVER_OK)
-			signal_event(dev->queues[reg / 4].kick);
-		break;
 	case CONFIG:
 		if (!write) {
 			memset(data, 0, size);
@@ -279,7 +324,10 @@ static void access_bar(struct pci_dev *pci, u64 offset, void *data, unsigned int
 		}
 		break;
 	default:
-		/* Neither is used with interrupts by message. */
+		/*
+		 * Two are not used with interrupts by message, and a notification
+		 * that KVM has not taken is for no queue that is in use.
+		 */
 		if (!write)
 			memset(data, 0, size);
 	}

@@ -12,8 +12,9 @@
  *     Its shared half is a range of host addresses, here a reservation that
  *     nothing can touch (PROT_NONE) until the guest shares a page.
  *  4. KVM_SET_MEMORY_ATTRIBUTES makes the guest's addresses private.
- *  5. When KVM_RUN fails with a memory fault, the guest wants a page of the
- *     other kind: vm_convert().
+ *  5. When the guest asks for it by hypercall, and at no other time, pages become
+ *     ones of the other kind: vm_convert(). That KVM_RUN fails with a memory fault
+ *     is no such wish (vcpu.c).
  *
  * With in-place memory there is no shared half: a page that the guest shares
  * stays where it is, and is given to others by windows (window.c).
@@ -127,6 +128,7 @@ static int set_attributes(struct vm *vm, u64 gpa, u64 size, bool private)
 	};
 	int ret;
 
+	vm->conversions++;
 	do
 		ret = ioctl(vm->fd, KVM_SET_MEMORY_ATTRIBUTES, &attributes);
 	while (ret && errno == EINTR);
@@ -190,8 +192,10 @@ static int add_ram(struct vm *vm)
 				vm->mem_fd);
 		if (vm->private ? add_private_slot(vm, i, ram) :
 		    add_ordinary_slot(vm, i, ram->gpa, ram->size, vm->host + ram->offset) ||
-		    shared_add(vm, ram->gpa, ram->size))
+		    shared_reserve(vm))
 			return -1;
+		if (!vm->private)
+			shared_add(vm, ram->gpa, ram->size);
 	}
 	return 0;
 }
@@ -324,27 +328,53 @@ static int punch(struct vm *vm, u64 offset, u64 size)
 	return 0;
 }
 
-/*
- * The pages get their host mapping before the guest can reach them as shared,
- * and the private copy goes when the guest cannot reach it any more.
- */
-static int make_shared(struct vm *vm, u64 gpa, u64 size, u64 offset)
+/* What the guest had there as shared pages is gone, and so is the host mapping. */
+static int hide(struct vm *vm, u64 offset, u64 size)
 {
-	if (mprotect(vm->host + offset, size, PROT_READ | PROT_WRITE))
-		return fail_errno("mprotect");
-	if (set_attributes(vm, gpa, size, false))
-		return -1;
-	return punch(vm, offset, size);
-}
-
-static int make_private(struct vm *vm, u64 gpa, u64 size, u64 offset)
-{
-	if (set_attributes(vm, gpa, size, true))
-		return -1;
 	if (madvise(vm->host + offset, size, MADV_DONTNEED) ||
 	    mprotect(vm->host + offset, size, PROT_NONE))
 		return fail_errno("mprotect");
 	return 0;
+}
+
+/*
+ * The pages, all of them private, get their host mapping before the guest can
+ * reach them as shared, and the private copy goes when the guest cannot reach it
+ * any more. If it does not go, they are private again.
+ */
+static int share_range(struct vm *vm, const struct range *range)
+{
+	u64 gpa = range->gpa, size = range->size, offset = vm_offset(vm, gpa);
+
+	if (mprotect(vm->host + offset, size, PROT_READ | PROT_WRITE))
+		return fail_errno("mprotect");
+	if (!set_attributes(vm, gpa, size, false)) {
+		if (!punch(vm, offset, size)) {
+			shared_add(vm, gpa, size);
+			return 0;
+		}
+		set_attributes(vm, gpa, size, true);
+	}
+	hide(vm, offset, size);
+	return -1;
+}
+
+static int make_shared(struct vm *vm, u64 gpa, u64 size)
+{
+	struct range gap;
+
+	while (shared_gap(vm, gpa, size, &gap))
+		if (shared_reserve(vm) || share_range(vm, &gap))
+			return -1;
+	return 0;
+}
+
+static int make_private(struct vm *vm, u64 gpa, u64 size)
+{
+	if (shared_reserve(vm) || set_attributes(vm, gpa, size, true))
+		return -1;
+	shared_remove(vm, gpa, size);
+	return hide(vm, vm_offset(vm, gpa), size);
 }
 
 /* Where in the memory file that address of RAM is */
@@ -372,27 +402,22 @@ static int set_private_in_place(struct vm *vm, u64 gpa, u64 size)
 	return ret;
 }
 
+/* In the set of shared pages there is room for it. */
 static int share_in_place(struct vm *vm, u64 gpa, u64 size)
 {
-	return set_attributes(vm, gpa, size, false) ?: shared_add(vm, gpa, size);
+	int ret = set_attributes(vm, gpa, size, false);
+
+	if (!ret)
+		shared_add(vm, gpa, size);
+	return ret;
 }
 
-/*
- * A page that this process itself wants to look at, and that no backend gets.
- * vm_give_back() is its end. Returns NULL after a message. Under mem_lock.
- */
-void *vm_borrow(struct vm *vm, u64 gpa)
+static u8 *map_window(struct vm *vm, u64 gpa)
 {
-	u64 offset = vm_offset(vm, gpa);
 	struct window window;
-	void *page;
+	u8 *page;
 
-	if (!vm->in_place) {
-		if (vm->private && make_shared(vm, gpa, PAGE, offset))
-			return NULL;
-		return vm->host + offset;
-	}
-	if (set_attributes(vm, gpa, PAGE, false) || window_open(vm, &window, gpa, PAGE))
+	if (window_open(vm, &window, gpa, PAGE))
 		return NULL;
 	page = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, window.fd, 0);
 	close(window.fd);
@@ -402,19 +427,44 @@ void *vm_borrow(struct vm *vm, u64 gpa)
 	return NULL;
 }
 
-void vm_give_back(struct vm *vm, void *page, u64 gpa)
+/*
+ * A page that this process itself wants to look at, and that no backend gets
+ * unless the guest shares it. vm_give_back() is its end. After an error, with a
+ * message, all is as it was. Under mem_lock.
+ */
+int vm_borrow(struct vm *vm, struct borrowed *page, u64 gpa)
+{
+	*page = (struct borrowed){
+		.gpa = gpa,
+		.was_shared = shared_covers(vm, gpa, PAGE),
+	};
+	if (!vm->in_place) {
+		if (make_shared(vm, gpa, PAGE))
+			return -1;
+		page->at = vm->host + vm_offset(vm, gpa);
+		return 0;
+	}
+	if (!page->was_shared && set_attributes(vm, gpa, PAGE, false))
+		return -1;
+	page->at = map_window(vm, gpa);
+	if (page->at)
+		return 0;
+	vm_give_back(vm, page);
+	return -1;
+}
+
+void vm_give_back(struct vm *vm, struct borrowed *page)
 {
 	int ret = 0;
 
-	if (vm->in_place) {
-		munmap(page, PAGE);
-		if (!shared_covers(vm, gpa, PAGE))
-			ret = set_private_in_place(vm, gpa, PAGE);
-	} else if (vm->private) {
-		ret = make_private(vm, gpa, PAGE, vm_offset(vm, gpa));
-	}
+	if (page->at && vm->in_place)
+		munmap(page->at, PAGE);
+	page->at = NULL;
+	if (!page->was_shared)
+		ret = vm->in_place ? set_private_in_place(vm, page->gpa, PAGE) :
+		      make_private(vm, page->gpa, PAGE);
 	if (ret == -EAGAIN)
-		fail("the page at %#llx stays shared: somebody holds it", gpa);
+		fail("the page at %#llx stays shared: somebody holds it", page->gpa);
 }
 
 /*
@@ -426,14 +476,13 @@ static int take_back_in_place(struct vm *vm, u64 gpa, u64 size)
 {
 	unsigned int nr, i;
 	struct range *before = shared_within(vm, gpa, size, &nr);
-	int ret = -1;
+	int ret;
 
 	if (!before)
 		return -1;
-	if (!shared_remove(vm, gpa, size)) {
-		vhost_blk_sync(vm);
-		ret = set_private_in_place(vm, gpa, size);
-	}
+	shared_remove(vm, gpa, size);
+	vhost_blk_sync(vm);
+	ret = set_private_in_place(vm, gpa, size);
 	if (ret == -EAGAIN) {
 		vm->counts.conversions_busy++;
 		for (i = 0; i < nr; i++)
@@ -449,6 +498,8 @@ static int convert_in_place(struct vm *vm, u64 gpa, u64 size, bool to_private)
 {
 	int ret;
 
+	if (shared_reserve(vm))
+		return -1;
 	if (to_private)
 		return take_back_in_place(vm, gpa, size);
 	ret = share_in_place(vm, gpa, size);
@@ -463,18 +514,16 @@ static int convert_in_place(struct vm *vm, u64 gpa, u64 size, bool to_private)
  */
 int vm_convert(struct vm *vm, u64 gpa, u64 size, bool to_private)
 {
-	u64 offset = vm_offset(vm, gpa);
 	int ret;
 
 	pthread_mutex_lock(&vm->mem_lock);
-	if (to_private)
-		balloon_leave(vm, gpa, size);
+	balloon_leave(vm, gpa, size);
 	if (vm->in_place)
 		ret = convert_in_place(vm, gpa, size, to_private);
 	else if (to_private)
-		ret = make_private(vm, gpa, size, offset);
+		ret = make_private(vm, gpa, size);
 	else
-		ret = make_shared(vm, gpa, size, offset);
+		ret = make_shared(vm, gpa, size);
 	if (to_private && !ret)
 		vm->counts.to_private += size / PAGE;
 	else if (!ret)
@@ -483,27 +532,28 @@ int vm_convert(struct vm *vm, u64 gpa, u64 size, bool to_private)
 	return ret;
 }
 
+/* How many there have been. If there is one under way, it waits for its end. */
+u64 vm_conversions(struct vm *vm)
+{
+	u64 conversions;
+
+	pthread_mutex_lock(&vm->mem_lock);
+	conversions = vm->conversions;
+	pthread_mutex_unlock(&vm->mem_lock);
+	return conversions;
+}
+
 /*
  * Frees pages of RAM, whatever their kind. The guest finds zeros there, but for
- * pages of a pool, which stay. Under mem_lock.
+ * pages of a pool, which stay. It takes no lock, and changes no page's kind.
  */
-int vm_discard_locked(struct vm *vm, u64 gpa, u64 size)
+int vm_discard(struct vm *vm, u64 gpa, u64 size)
 {
 	u64 offset = vm_offset(vm, gpa);
 	int ret = punch(vm, offset, size);
 
 	if (!ret && vm->private && !vm->in_place && madvise(vm->host + offset, size, MADV_DONTNEED))
 		ret = fail_errno("madvise");
-	vm->counts.discarded += size / PAGE;
-	return ret;
-}
-
-int vm_discard(struct vm *vm, u64 gpa)
-{
-	int ret;
-
-	pthread_mutex_lock(&vm->mem_lock);
-	ret = vm_discard_locked(vm, gpa, PAGE);
-	pthread_mutex_unlock(&vm->mem_lock);
+	__atomic_fetch_add(&vm->counts.discarded, size / PAGE, __ATOMIC_RELAXED);
 	return ret;
 }

@@ -2,10 +2,10 @@
 /*
  * Copyright (C) 2026 The restrictedmem authors
  *
- * What other processes may map of the guest's RAM. With in-place memory that is
- * what the guest shares, through windows: descriptors for one range each, which
- * give access for as long as the range is shared, and end when they are revoked.
- * With a memfd it is all of RAM.
+ * Which pages of RAM the guest shares, and what other processes may map of them.
+ * With in-place memory they map them through windows: descriptors for one range
+ * each, which give access for as long as the range is shared, and end when they
+ * are revoked. With a memfd all of RAM is shared.
  *
  * vm->shared is the set of shared pages, as ranges [gpa, gpa + size) that are
  * sorted and do not touch. vm->mem_lock guards it.
@@ -26,25 +26,37 @@ static u64 end_of(const struct range *range)
 	return range->gpa + range->size;
 }
 
-/* Puts the ranges [first, last) away, and up to two in their place. */
-static int replace(struct vm *vm, unsigned int first, unsigned int last, const struct range *new,
-		   unsigned int nr_new)
+/*
+ * Makes room for one more range, which is what one shared_add() or
+ * shared_remove() may need: neither of them fails.
+ */
+int shared_reserve(struct vm *vm)
 {
-	unsigned int tail = vm->nr_shared - last, nr = first + nr_new + tail;
-	struct range *to = malloc((nr + 1) * sizeof(*to));
+	unsigned int max = 2 * vm->nr_shared + 8;
+	struct range *to;
 
+	if (vm->nr_shared < vm->max_shared)
+		return 0;
+	to = realloc(vm->shared, max * sizeof(*to));
 	if (!to)
 		return fail("out of memory");
-	memcpy(to, vm->shared, first * sizeof(*to));
-	memcpy(to + first, new, nr_new * sizeof(*to));
-	memcpy(to + first + nr_new, vm->shared + last, tail * sizeof(*to));
-	free(vm->shared);
 	vm->shared = to;
-	vm->nr_shared = nr;
+	vm->max_shared = max;
 	return 0;
 }
 
-int shared_add(struct vm *vm, u64 gpa, u64 size)
+/* Puts the ranges [first, last) away, and up to two in their place. */
+static void replace(struct vm *vm, unsigned int first, unsigned int last, const struct range *new,
+		    unsigned int nr_new)
+{
+	struct range *at = vm->shared + first;
+
+	memmove(at + nr_new, vm->shared + last, (vm->nr_shared - last) * sizeof(*at));
+	memcpy(at, new, nr_new * sizeof(*at));
+	vm->nr_shared = vm->nr_shared - (last - first) + nr_new;
+}
+
+void shared_add(struct vm *vm, u64 gpa, u64 size)
 {
 	struct range new = { gpa, size };
 	unsigned int first = 0, last;
@@ -59,14 +71,14 @@ int shared_add(struct vm *vm, u64 gpa, u64 size)
 			end = end_of(&vm->shared[last]);
 	}
 	new.size = end - new.gpa;
-	return replace(vm, first, last, &new, 1);
+	replace(vm, first, last, &new, 1);
 }
 
-int shared_remove(struct vm *vm, u64 gpa, u64 size)
+void shared_remove(struct vm *vm, u64 gpa, u64 size)
 {
 	unsigned int first = 0, last, nr = 0;
 	u64 end = gpa + size;
-	struct range rest[2];
+	struct range rest[2] = { 0 };
 
 	while (first < vm->nr_shared && end_of(&vm->shared[first]) <= gpa)
 		first++;
@@ -78,7 +90,26 @@ int shared_remove(struct vm *vm, u64 gpa, u64 size)
 		if (end_of(range) > end)
 			rest[nr++] = (struct range){ end, end_of(range) - end };
 	}
-	return replace(vm, first, last, rest, nr);
+	replace(vm, first, last, rest, nr);
+}
+
+/* Finds the first part of [gpa, gpa + size) that is not shared. */
+bool shared_gap(const struct vm *vm, u64 gpa, u64 size, struct range *gap)
+{
+	u64 end = gpa + size;
+	unsigned int i = 0;
+
+	while (i < vm->nr_shared && end_of(&vm->shared[i]) <= gpa)
+		i++;
+	/* No two ranges touch: behind one of them there is a gap. */
+	if (i < vm->nr_shared && vm->shared[i].gpa <= gpa)
+		gpa = end_of(&vm->shared[i++]);
+	if (gpa >= end)
+		return false;
+	if (i < vm->nr_shared && vm->shared[i].gpa < end)
+		end = vm->shared[i].gpa;
+	*gap = (struct range){ gpa, end - gpa };
+	return true;
 }
 
 /* What of [gpa, gpa + size) is shared: as many ranges as it says, to be freed, or NULL. */

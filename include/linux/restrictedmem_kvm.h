@@ -72,13 +72,14 @@ struct restrictedmem_kvm_slot *
 restrictedmem_kvm_bind(struct restrictedmem_kvm *vm, unsigned int fd,
 		       u64 offset, u64 base_gfn, u64 npages,
 		       unsigned int as_id);
+void restrictedmem_kvm_commit(struct restrictedmem_kvm_slot *slot);
 void restrictedmem_kvm_unbind(struct restrictedmem_kvm_slot *slot);
 void restrictedmem_kvm_cancel(struct restrictedmem_kvm_slot *slot);
 bool restrictedmem_kvm_has_aliases(struct restrictedmem_kvm *vm);
 
 bool restrictedmem_kvm_is_private(struct restrictedmem_kvm *vm, u64 gfn);
 int restrictedmem_kvm_convert(struct restrictedmem_kvm *vm, u64 start, u64 end,
-			      u64 attributes, u64 flags, bool *all);
+			      u64 attributes, u64 flags);
 int restrictedmem_kvm_set_attributes(struct restrictedmem_kvm *vm, u64 start,
 				     u64 end, u64 attributes);
 bool restrictedmem_kvm_has_attributes(struct restrictedmem_kvm *vm, u64 start,
@@ -90,8 +91,6 @@ unsigned int restrictedmem_kvm_uniform_order(struct restrictedmem_kvm *vm,
 
 int restrictedmem_kvm_get_pfn(struct restrictedmem_kvm_slot *slot, u64 gfn,
 			      struct restrictedmem_pfn *pfn);
-unsigned int restrictedmem_kvm_max_order(struct restrictedmem_kvm_slot *slot,
-					 u64 gfn, unsigned int max_order);
 int restrictedmem_kvm_read(struct restrictedmem_kvm_slot *slot, u64 gfn,
 			   int offset, void *data, int len);
 int restrictedmem_kvm_write(struct restrictedmem_kvm_slot *slot, u64 gfn,

@@ -47,6 +47,9 @@
 
 #define RESTRICTEDMEM_IOCTL_TYPE	0xB9
 
+/* What fstatfs(2) says of a file or a window: f_type. No other file has it. */
+#define RESTRICTEDMEM_FS_MAGIC	0x524d454d
+
 /**
  * enum restrictedmem_store - where a file's pages come from
  * @RESTRICTEDMEM_STORE_SHMEM: anonymous memory, in pages of 4 KiB and, where
@@ -89,7 +92,8 @@ enum restrictedmem_store {
  *	knows, of which at most the caller's size was written.
  * @abi_version: RESTRICTEDMEM_ABI_VERSION of the module; out
  * @features: RESTRICTEDMEM_FEATURE_* bits; out
- * @limit: the most bytes that all files together may hold resident, 0 when
+ * @limit: the most bytes that all files together may hold, with what they have
+ *	reserved and huge pages that they discarded and a process still holds; 0 when
  *	there is no limit but memory; out
  * @resident: bytes that all files together hold now; out
  * @page_sizes: for each store of &enum restrictedmem_store, the page sizes in
@@ -281,7 +285,8 @@ struct restrictedmem_link {
  * Return: 0. EINVAL: a flag, an attribute, a range that is not of whole pages,
  * empty, or not within the size. EOPNOTSUPP: memory that was created without
  * RESTRICTEDMEM_CREATE_IN_PLACE. EAGAIN: see above. EHWPOISON: contents were to
- * be preserved that are lost. EINTR, ENOMEM.
+ * be preserved that are lost, or there is an error somewhere in a pool's huge page.
+ * EINTR. ENOMEM: as everywhere, or there would be too many ranges.
  */
 struct restrictedmem_convert {
 	__u32 size;

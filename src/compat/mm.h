@@ -21,16 +21,12 @@ static inline void rm_vm_flags_set(struct vm_area_struct *vma,
 }
 
 /*
- * How often a folio is mapped by processes, by whole or part. From 6.9 the kernel
- * keeps count (folio_mapcount()); this may go when 6.1 is no longer built for.
+ * The references that the page cache has on a folio. Up to 6.6 it has one on a
+ * folio of hugetlbfs; this may go when 6.1 is no longer built for.
  */
-static inline long rm_folio_mapcount(struct folio *folio)
+static inline long rm_folio_cache_refs(struct folio *folio)
 {
-	long i, mapcount = 0;
-
-	for (i = 0; i < folio_nr_pages(folio); i++)
-		mapcount += atomic_read(&folio_page(folio, i)->_mapcount) + 1;
-	return mapcount;
+	return folio_test_hugetlb(folio) ? 1 : folio_nr_pages(folio);
 }
 
 /*

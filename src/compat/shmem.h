@@ -9,6 +9,7 @@
 
 #include <linux/fs.h>
 #include <linux/pagemap.h>
+#include <linux/shmem_fs.h>
 
 /*
  * The locked folio with page @index of a shmem file, to be written, with a
@@ -30,6 +31,19 @@ static inline struct folio *rm_shmem_write_begin(struct file *file,
 					(loff_t)index << PAGE_SHIFT, PAGE_SIZE,
 					&page, &fsdata);
 	return r ? ERR_PTR(r) : page_folio(page);
+}
+
+/*
+ * Make small folios of the one with page @index of a shmem file, if nobody holds
+ * it but the page cache. The kernel's function for that is not for modules, but
+ * shmem splits a folio of which it is to free a part, after it has zeroed that:
+ * here not a single byte.
+ */
+static inline void rm_shmem_split_folio(struct file *file, pgoff_t index)
+{
+	loff_t pos = (loff_t)index << PAGE_SHIFT;
+
+	shmem_truncate_range(file_inode(file), pos + 1, pos);
 }
 
 #endif /* RESTRICTEDMEM_COMPAT_SHMEM_H */

@@ -15,8 +15,8 @@ trap 'rm -rf "$root"' EXIT
 kver=$(scripts/kver)
 
 echo "TAP version 13"
-make -s install DESTDIR="$root" >"$root.log" 2>&1 || sed 's/^/# /' "$root.log"
-rm -f "$root.log"
+make -s install DESTDIR="$root" >"$root/log" 2>&1 || sed 's/^/# /' "$root/log"
+rm -f "$root/log"
 modules=$root/lib/modules/$kver/updates/restrictedmem
 for file in restrictedmem kvm kvm-amd kvm-intel; do
 	is "install: $file.ko" test -s "$modules/$file.ko"

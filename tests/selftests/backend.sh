@@ -36,7 +36,7 @@ gpa() { # gpa PAGE: where the page of /dev/rmpage is
 }
 
 echo "TAP version 13"
-echo "1..59"
+echo "1..66"
 
 is "a guest with a disk comes up" pair_start in-place 5 ""
 is "its disk works" guest_says "OK disk" disk
@@ -104,8 +104,15 @@ is "the table is sent again" backend_says "SEEN in 2" "look 5"
 is "the disk works" guest_says "OK disk" disk
 guest "private 3 2" >/dev/null
 is "and again" regions 1
+is "the guest writes the secret to the disk" guest_says "OK write" write
+is "the backend does not see it in the pool later" backend_says "NOT SEEN in 0" "look 5"
+is "the guest reads the secret from the disk" guest_says "OK disk" disk
+is "the backend does not see that later, either" backend_says "NOT SEEN in 0" "look 5"
 backend stall >/dev/null
 is "a backend that stalls: I/O waits" guest_says "WAITS disk" disk
+is "it does not see what the buffer held" backend_says "NOT SEEN in 0" "look 5"
+is "the guest sends the secret, and waits" guest_says "WAITS write" write
+is "it sees what it was sent" backend_says "^SEEN in 16 of" "look 5"
 is "conversion does not" guest_says "OK share" "share 3 1"
 is "it is given up" said 'does not answer SET_MEM_TABLE'
 is "and the guest goes on" lives

@@ -7,6 +7,7 @@
  */
 #include <signal.h>
 #include <sys/time.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 
 #include "kselftest_harness.h"
@@ -73,6 +74,16 @@ TEST(inode_numbers_differ)
 	ASSERT_EQ(0, fstat(b, &st_b));
 	EXPECT_EQ(st_a.st_dev, st_b.st_dev);
 	EXPECT_NE(st_a.st_ino, st_b.st_ino);
+}
+
+TEST(fstatfs_has_our_type)
+{
+	int fd = create_small(PAGE);
+	struct statfs fs;
+
+	ASSERT_LE(0, fd);
+	ASSERT_EQ(0, fstatfs(fd, &fs));
+	EXPECT_EQ(RESTRICTEDMEM_FS_MAGIC, fs.f_type);
 }
 
 TEST(fdinfo_has_the_keys)

@@ -2,10 +2,11 @@
 /*
  * Copyright (C) 2026 The restrictedmem authors
  *
- * Usage: rmctl window [--write] ... -- hold_window
+ * Usage: rmctl window [--write] ... -- hold_window [close]
  *
- * For tests in shell, which cannot map anything: maps the window, and for each
- * line on standard input touches its first byte and says what came of it.
+ * For tests in shell, which cannot map anything: maps the window, with "close"
+ * gives up its descriptor, and for each line on standard input touches its first
+ * byte and says what came of it.
  */
 #include <err.h>
 #include <setjmp.h>
@@ -14,6 +15,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 static sigjmp_buf no_access;
 
@@ -22,7 +24,7 @@ static void on_sigbus(int signal)
 	siglongjmp(no_access, 1);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 	const char *variable = getenv("RESTRICTEDMEM_WINDOW_FD");
 	int fd = variable ? atoi(variable) : -1;
@@ -36,6 +38,8 @@ int main(void)
 	byte = mmap(NULL, st.st_size, PROT_READ, MAP_SHARED, fd, 0);
 	if (byte == MAP_FAILED)
 		err(1, "mmap");
+	if (argc > 1)
+		close(fd);
 	setlinebuf(stdout);
 	printf("mapped %lld\n", (long long)st.st_size);
 	while (fgets(line, sizeof(line), stdin)) {

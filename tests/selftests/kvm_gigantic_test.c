@@ -9,7 +9,7 @@
 
 #include "kselftest_harness.h"
 #include "hugetlb.h"
-#include "kvm_util.h"
+#include "kvm_race.h"
 #include "poison.h"
 
 #define SIZE	GIB
@@ -107,6 +107,46 @@ TEST_F(gigantic, prefault_maps_a_gigabyte)
 	EXPECT_WORKS(ioctl(self->vcpu.fd, KVM_PRE_FAULT_MEMORY, &range));
 	EXPECT_EQ(0, range.size);
 	EXPECT_EQ(1, PAGES("1g"));
+}
+
+static GUEST void write_and_read(uint64_t gpa, uint64_t value)
+{
+	guest_write(gpa, value);
+	guest_sync(0);
+	guest_sync(guest_read(gpa));
+}
+
+/*
+ * While a fault on the private page waits, the gigabyte becomes shared; to remove
+ * what is mapped takes time.
+ */
+TEST_F(gigantic, fault_that_meets_a_conversion_maps_its_own_page)
+{
+	int delay = delay_open();
+	struct conversion conversion = {
+		.vm = &self->vm,
+		.gpa = DATA,
+		.size = SIZE,
+		.delay = delay,
+	};
+	uint64_t value;
+
+	/* The page is there, and not mapped. */
+	ASSERT_EQ(0, vm_set_private(&self->vm, DATA, SIZE, true));
+	vcpu_start(&self->vcpu, write_and_read, DATA + 5 * PAGE, 41, 0);
+	vcpu_sync(&self->vcpu);
+	ASSERT_EQ(0, vm_set_private(&self->vm, DATA, SIZE, false));
+	ASSERT_EQ(0, vm_set_private(&self->vm, DATA, SIZE, true));
+	conversion.place = delay_add(delay, "restrictedmem:restrictedmem_get_pfn",
+				     10000, RMD_RETURN | RMD_THIS_THREAD);
+	delay_add(delay, "kvm:kvm_zap_gfn_range", RMD_MAX_USEC,
+		  RMD_OTHER_THREADS);
+	conversion_start(&conversion);
+	value = vcpu_sync(&self->vcpu);
+	EXPECT_TRUE(value == 41 || value == 42);
+	EXPECT_EQ(0, conversion_end(&conversion));
+	EXPECT_EQ(42, READ(DATA + 5 * PAGE));
+	close(delay);
 }
 
 /* Private memory in one page of the system's pool */

@@ -13,7 +13,7 @@
 #include <pthread.h>
 
 #include "kselftest_harness.h"
-#include "kvm_util.h"
+#include "kvm_race.h"
 
 #define SIZE		(4 * MIB)
 #define SLOT		1
@@ -772,6 +772,102 @@ TEST_F(emulated, locked_operations_are_atomic_against_the_guest)
 	EXPECT_LT(0, count);
 	EXPECT_EQ(count + ROUNDS, vcpu_sync(&other));
 	vcpu_destroy(&other);
+}
+
+/* An exchange waits, and when it goes on its gfn has become shared. */
+#define CONVERT_IN_EXCHANGE(_gpa) {					\
+	.vm = &self->vm,						\
+	.gpa = _gpa,							\
+	.size = PAGE,							\
+	.delay = delay,							\
+	.place = delay_add(delay, "kvm:kvm_rmem_try_cmpxchg",		\
+			   RMD_MAX_USEC, RMD_THIS_THREAD),		\
+}
+
+static GUEST void increment(uint64_t gpa)
+{
+	guest_write(gpa, 10);
+	guest_sync(0);
+	asm volatile(EMULATE "lock incq (%0)" : : "r"(gpa) : "memory", "cc");
+	guest_sync(guest_read(gpa));
+}
+
+TEST_F(emulated, exchange_that_meets_a_conversion_is_done_again)
+{
+	uint64_t *shared = (uint64_t *)(self->hva + MIB);
+	int delay = delay_open();
+	struct conversion conversion = CONVERT_IN_EXCHANGE(BUFFER);
+
+	*shared = 20;
+	vcpu_start(&self->vcpu, increment, BUFFER, 0, 0);
+	vcpu_sync(&self->vcpu);
+	conversion_start(&conversion);
+	EXPECT_EQ(21, vcpu_sync(&self->vcpu));
+	EXPECT_EQ(0, conversion_end(&conversion));
+	EXPECT_EQ(21, *shared);
+	*shared = 0;
+	close(delay);
+}
+
+static GUEST void output_through_the_window(void)
+{
+	use_private_tables();
+	guest_write(BUFFER + PAGE, 5);
+	guest_sync(0);
+	outs_bytes(WINDOW + PAGE, 8);
+	guest_sync(guest_read(WINDOW + PAGE));
+}
+
+TEST_F(emulated, walk_that_meets_a_conversion_is_done_again)
+{
+	uint64_t *shared = (uint64_t *)(self->hva + TABLE(6) - DATA);
+	int delay = delay_open();
+	struct conversion conversion = CONVERT_IN_EXCHANGE(TABLE(6));
+
+	START(output_through_the_window);
+	vcpu_sync(&self->vcpu);
+	for (uint64_t i = 0; i < WINDOW_PAGES; i++)
+		shared[i] = (BUFFER + i * PAGE) | PTE_WRITABLE | PTE_PRESENT;
+	conversion_start(&conversion);
+	EXPECT_EQ(5, sync_past_io(&self->vcpu));
+	EXPECT_EQ(0, conversion_end(&conversion));
+	EXPECT_TRUE(shared[1] & PTE_ACCESSED);
+	memset(shared, 0, PAGE);
+	close(delay);
+}
+
+/* The walker's page is gone, and the limit keeps it from having another. */
+TEST(walk_of_a_table_that_cannot_be_had_is_an_exit)
+{
+	struct restrictedmem_kvm_memory_fault *fault;
+	int fd = create_small(SIZE), first;
+	struct vcpu vcpu;
+	struct vm vm;
+
+	ASSERT_LE(0, fd);
+	vm_create(&vm, KVM_X86_SW_PROTECTED_VM);
+	vcpu_create(&vm, &vcpu, 0);
+	vm_add_private(&vm, SLOT, DATA, SIZE, NULL, fd);
+	vcpu_start(&vcpu, output_through_the_window, 0, 0, 0);
+	vcpu_sync(&vcpu);
+	ASSERT_EQ(0, punch(fd, TABLE(6) - DATA, PAGE));
+	ASSERT_EQ(0, set_limit(resident_total()));
+	first = vcpu_run(&vcpu);
+	vcpu_run(&vcpu);
+	ASSERT_EQ(0, set_limit(0));
+	EXPECT_EQ(KVM_EXIT_MEMORY_FAULT, first);
+	/* It is the same again, as nothing was done about it. */
+	fault = restrictedmem_kvm_memory_fault(vcpu.run);
+	EXPECT_EQ(KVM_EXIT_MEMORY_FAULT, vcpu.reason);
+	EXPECT_EQ(ENOSPC, vcpu.error);
+	EXPECT_EQ(TABLE(6), fault->gpa);
+	EXPECT_EQ(PAGE, fault->size);
+	EXPECT_EQ(KVM_MEMORY_EXIT_FLAG_PRIVATE, fault->flags);
+	/* A new page has no entries: now it is the guest's page fault. */
+	EXPECT_EQ(KVM_EXIT_SHUTDOWN, vcpu_run(&vcpu));
+	vcpu_destroy(&vcpu);
+	vm_destroy(&vm);
+	close(fd);
 }
 
 TEST_HARNESS_MAIN

@@ -158,6 +158,29 @@ TEST_F(poison, prefault_says_so)
 	EXPECT_EQ(PAGE, range.size);
 }
 
+/* KVM sends a signal and would try again; nobody takes the signal. */
+TEST(prefault_of_a_lost_shared_page_ends)
+{
+	struct kvm_pre_fault_memory range = { .gpa = DATA, .size = PAGE };
+	char *hva = map_anonymous(HUGE);
+	struct vcpu vcpu;
+	sigset_t bus;
+	struct vm vm;
+
+	sigemptyset(&bus);
+	sigaddset(&bus, SIGBUS);
+	ASSERT_EQ(0, sigprocmask(SIG_BLOCK, &bus, NULL));
+	vm_create(&vm, KVM_X86_SW_PROTECTED_VM);
+	vcpu_create(&vm, &vcpu, 0);
+	ASSERT_EQ(0, vm_region(&vm, SLOT, DATA, HUGE, hva));
+	hva[0] = 1;
+	ASSERT_EQ(0, madvise(hva, PAGE, MADV_HWPOISON));
+	EXPECT_FAILS(EHWPOISON, ioctl(vcpu.fd, KVM_PRE_FAULT_MEMORY, &range));
+	EXPECT_EQ(PAGE, range.size);
+	vcpu_destroy(&vcpu);
+	vm_destroy(&vm);
+}
+
 TEST_F(poison, shared_half_is_another_page)
 {
 	void *hva = map_anonymous(SIZE);

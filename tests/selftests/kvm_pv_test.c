@@ -215,6 +215,99 @@ TEST_F(pv, clock_needs_no_user_memory)
 	EXPECT_LT(s.version, take_sample(&self->vcpu).version);
 }
 
+/* Slots that may have one user address between them, but not one page. */
+enum half { ORDINARY, SHARED_HALF, PRIVATE_HALF, IN_PLACE };
+
+FIXTURE(moved) {
+	struct vm vm;
+	struct vcpu vcpu;
+	char *hva;
+	int fd[2];
+};
+
+FIXTURE_VARIANT(moved) {
+	enum half half[2];
+};
+
+FIXTURE_VARIANT_ADD(moved, in_place) {
+	.half = { IN_PLACE, IN_PLACE },
+};
+
+FIXTURE_VARIANT_ADD(moved, private_to_private) {
+	.half = { PRIVATE_HALF, PRIVATE_HALF },
+};
+
+FIXTURE_VARIANT_ADD(moved, private_to_ordinary) {
+	.half = { PRIVATE_HALF, ORDINARY },
+};
+
+FIXTURE_VARIANT_ADD(moved, ordinary_to_private) {
+	.half = { ORDINARY, PRIVATE_HALF },
+};
+
+FIXTURE_VARIANT_ADD(moved, shared_to_private) {
+	.half = { SHARED_HALF, PRIVATE_HALF },
+};
+
+/* Where the slots are, and the clock in each */
+#define MOVED(_i)	(DATA + (_i) * SIZE)
+#define MOVED_CLOCK(_i)	(MOVED(_i) + 5 * PAGE)
+
+FIXTURE_SETUP(moved)
+{
+	vm_create(&self->vm, KVM_X86_SW_PROTECTED_VM);
+	ASSERT_EQ(0, ioctl(self->vm.fd, KVM_CREATE_IRQCHIP, 0));
+	vcpu_create(&self->vm, &self->vcpu, 0);
+	self->hva = map_anonymous(SIZE);
+	for (int i = 0; i < 2; i++) {
+		const struct restrictedmem_create args = {
+			.size = sizeof(args),
+			.length = SIZE,
+			.flags = variant->half[i] == IN_PLACE ?
+					 RESTRICTEDMEM_CREATE_IN_PLACE : 0,
+		};
+		bool ordinary = variant->half[i] == ORDINARY;
+
+		self->fd[i] = create_with(&args);
+		ASSERT_LE(0, self->fd[i]);
+		ASSERT_EQ(0, vm_region2(&self->vm, SLOT + i,
+					ordinary ? 0 : KVM_MEM_GUEST_MEMFD,
+					MOVED(i), SIZE,
+					variant->half[i] == IN_PLACE ? NULL : self->hva,
+					ordinary ? -1 : self->fd[i], 0));
+		if (variant->half[i] == PRIVATE_HALF)
+			ASSERT_EQ(0, vm_set_private(&self->vm, MOVED(i), SIZE, true));
+	}
+}
+
+FIXTURE_TEARDOWN(moved)
+{
+	vcpu_destroy(&self->vcpu);
+	vm_destroy(&self->vm);
+	close(self->fd[0]);
+	close(self->fd[1]);
+}
+
+static GUEST void move_clock(uint64_t from, uint64_t to)
+{
+	volatile struct pvclock *old = (void *)from, *new = (void *)to;
+
+	guest_wrmsr(MSR_KVM_SYSTEM_TIME_NEW, from | 1);
+	guest_sync(old->tsc_to_system_mul);
+	guest_wrmsr(MSR_KVM_SYSTEM_TIME_NEW, to | 1);
+	guest_sync(new->tsc_to_system_mul);
+	guest_done();
+}
+
+/* The page is what counts, and not the address that the VMM gave for the slot. */
+TEST_F(moved, clock_is_where_the_guest_put_it)
+{
+	vcpu_start(&self->vcpu, move_clock, MOVED_CLOCK(0), MOVED_CLOCK(1), 0);
+	EXPECT_LT(0, vcpu_sync(&self->vcpu));
+	EXPECT_LT(0, vcpu_sync(&self->vcpu));
+	vcpu_done(&self->vcpu);
+}
+
 static GUEST void use_wall_clock(void)
 {
 	volatile uint32_t *clock = (void *)WALL_CLOCK;

@@ -5,7 +5,10 @@
  * One memory and two VMs, which take turns or share it; and one memory in the
  * two address spaces of one VM.
  */
+#include <pthread.h>
+
 #include "kselftest_harness.h"
+#include "delay.h"
 #include "kvm_util.h"
 
 #define SIZE		(2 * HUGE)
@@ -154,7 +157,7 @@ FIXTURE(smm) {
 	int plain;	/* may not */
 };
 
-FIXTURE_SETUP(smm)
+static int create_aliasing(void)
 {
 	const struct restrictedmem_create args = {
 		.size = sizeof(args),
@@ -162,10 +165,15 @@ FIXTURE_SETUP(smm)
 		.flags = RESTRICTEDMEM_CREATE_ALIASES,
 	};
 
+	return create_with(&args);
+}
+
+FIXTURE_SETUP(smm)
+{
 	self->resident = resident_total();
 	vm_create(&self->vm, KVM_X86_SW_PROTECTED_VM);
 	vcpu_create(&self->vm, &self->vcpu, 0);
-	self->fd = create_with(&args);
+	self->fd = create_aliasing();
 	ASSERT_LE(0, self->fd);
 	self->plain = create_small(SIZE);
 	ASSERT_LE(0, self->plain);
@@ -242,6 +250,37 @@ TEST_F(smm, failed_slot_opens_nothing)
 	/* Beyond what any processor can address; found out late. */
 	ASSERT_EQ(-1, ADD(SLOT, 1ULL << 58, SIZE, self->fd));
 	EXPECT_EQ(1, address_spaces(self->vm.fd));
+}
+
+static void *add_beyond_all(void *data)
+{
+	struct vm *vm = data;
+	int fd = create_aliasing(), r;
+
+	r = vm_region2(vm, SLOT, KVM_MEM_GUEST_MEMFD, 1ULL << 58, SIZE, NULL, fd, 0);
+	close(fd);
+	return (void *)(long)r;
+}
+
+/* Nor for the moment in which it is not yet known that it fails. */
+TEST_F(smm, failing_slot_opens_nothing_meanwhile)
+{
+	int delays = delay_open(), most = 1;
+	pthread_t thread;
+	void *result;
+	int place;
+
+	place = delay_add(delays, "restrictedmem:restrictedmem_kvm_cancel", 20000, 0);
+	ASSERT_EQ(0, pthread_create(&thread, NULL, add_beyond_all, &self->vm));
+	do {
+		int now = address_spaces(self->vm.fd);
+
+		most = now > most ? now : most;
+	} while (pthread_tryjoin_np(thread, &result) == EBUSY);
+	EXPECT_EQ(-1, (long)result);
+	EXPECT_EQ(1, delay_waits(delays, place));
+	EXPECT_EQ(1, most);
+	close(delays);
 }
 
 TEST_F(smm, file_without_aliases_is_refused_in_the_second)

@@ -10,6 +10,7 @@
 #include <sys/uio.h>
 
 #include "kselftest_harness.h"
+#include "delay.h"
 #include "kvm_util.h"
 #include "window.h"
 
@@ -332,6 +333,21 @@ TEST_F(inplace, punched_page_is_zero_for_both)
 	EXPECT_EQ(43, vcpu_sync(&self->vcpu));
 }
 
+/* Caches that are not coherent with the guest's must forget the page, too. */
+TEST_F(inplace, discard_is_told_to_the_architecture)
+{
+	int delays = delay_open();
+	int place = delay_add(delays, "kvm:kvm_arch_guest_memory_reclaimed", 1,
+			      RMD_THIS_THREAD);
+
+	start(&self->vcpu, write_and_tell, DATA, 42);
+	ASSERT_EQ(42, vcpu_sync(&self->vcpu));
+	EXPECT_EQ(0, delay_waits(delays, place));
+	ASSERT_EQ(0, punch(self->fd, 0, PAGE));
+	EXPECT_EQ(1, delay_waits(delays, place));
+	close(delays);
+}
+
 TEST_F(inplace, window_keeps_no_vm)
 {
 	long refs;
@@ -473,6 +489,131 @@ TEST_F_TIMEOUT(inplace, storm_with_two_vcpus, 120)
 	pthread_join(vcpus[1], NULL);
 	EXPECT_EQ(0, n.errors);
 	vcpu_destroy(&second);
+}
+
+/*
+ * The second address space, SMM's, has other memory at the same gfns: what is in
+ * place in the first alone is converted, and may be mapped no longer in the second.
+ */
+#define SPACE		(1U << 16)	/* in kvm_userspace_memory_region2.slot */
+#define SMRAM		0x30000ULL	/* SMBASE after reset */
+#define SMRAM_SIZE	0x10000ULL
+#define SMI_HANDLER	0x8000ULL
+
+/* mov DATA, %eax; out %eax, $PORT_DATA; rsm; in 16-bit mode */
+static const uint8_t smi_code[] = {
+	0x66, 0x67, 0xa1, DATA & 0xff, DATA >> 8 & 0xff, DATA >> 16 & 0xff,
+	DATA >> 24, 0x66, 0xe7, PORT_DATA, 0x0f, 0xaa,
+};
+
+enum second { IN_PLACE_TOO, TWO_HALVES, ORDINARY };
+
+FIXTURE(second) {
+	uint64_t resident;
+	struct vm vm;
+	struct vcpu vcpu;
+	int fd;		/* in place */
+	int split;	/* not */
+	char *smram;
+	char *hva;
+};
+
+FIXTURE_VARIANT(second) {
+	enum second kind;
+};
+
+FIXTURE_VARIANT_ADD(second, in_place_too) {
+	.kind = IN_PLACE_TOO,
+};
+
+FIXTURE_VARIANT_ADD(second, has_two_halves) {
+	.kind = TWO_HALVES,
+};
+
+FIXTURE_VARIANT_ADD(second, is_ordinary) {
+	.kind = ORDINARY,
+};
+
+static int create_aliasing(uint32_t flags)
+{
+	const struct restrictedmem_create args = {
+		.size = sizeof(args),
+		.flags = flags | RESTRICTEDMEM_CREATE_ALIASES,
+		.length = SIZE,
+	};
+
+	return create_with(&args);
+}
+
+FIXTURE_SETUP(second)
+{
+	self->resident = resident_total();
+	vm_create(&self->vm, KVM_X86_SW_PROTECTED_VM);
+	vcpu_create(&self->vm, &self->vcpu, 0);
+	self->fd = create_aliasing(RESTRICTEDMEM_CREATE_IN_PLACE);
+	self->split = create_aliasing(0);
+	ASSERT_LE(0, self->fd);
+	ASSERT_LE(0, self->split);
+	self->smram = map_anonymous(SMRAM_SIZE);
+	self->hva = map_anonymous(SIZE);
+	memcpy(self->smram + SMI_HANDLER, smi_code, sizeof(smi_code));
+	*(uint32_t *)self->hva = 42;
+
+	ASSERT_EQ(0, vm_region2(&self->vm, SLOT, KVM_MEM_GUEST_MEMFD, DATA, SIZE,
+				NULL, self->fd, 0));
+	ASSERT_EQ(0, vm_region2(&self->vm, SPACE | 2, 0, SMRAM, SMRAM_SIZE,
+				self->smram, -1, 0));
+	ASSERT_EQ(0, vm_region2(&self->vm, SPACE | SLOT,
+				variant->kind == ORDINARY ? 0 : KVM_MEM_GUEST_MEMFD,
+				DATA, SIZE, self->hva,
+				variant->kind == TWO_HALVES ? self->split : self->fd, 0));
+	ASSERT_EQ(0, set_attributes(&self->vm, DATA, SIZE, 0, 0));
+}
+
+FIXTURE_TEARDOWN(second)
+{
+	vcpu_destroy(&self->vcpu);
+	vm_destroy(&self->vm);
+	close(self->fd);
+	close(self->split);
+	EXPECT_EQ(self->resident, resident_total());
+}
+
+/* What SMM reads at DATA; -1 when it is not served. */
+static long smm_reads(struct vcpu *vcpu)
+{
+	struct kvm_run *run = vcpu->run;
+
+	if (ioctl(vcpu->fd, KVM_SMI) || vcpu_run(vcpu) != KVM_EXIT_IO ||
+	    run->io.port != PORT_DATA)
+		return -1;
+	return *(uint32_t *)((char *)run + run->io.data_offset);
+}
+
+TEST_F(second, does_not_keep_what_became_private)
+{
+	struct restrictedmem_kvm_memory_fault *f;
+	uint64_t faults;
+
+	start(&self->vcpu, watch_word, DATA, 0);
+	ASSERT_EQ(0, vcpu_sync(&self->vcpu));
+	ASSERT_EQ(variant->kind == IN_PLACE_TOO ? 0 : 42, smm_reads(&self->vcpu));
+	vcpu_sync(&self->vcpu);
+	faults = kvm_stat(self->vcpu.fd, "pf_taken");
+	ASSERT_EQ(0, set_attributes(&self->vm, DATA, SIZE,
+				    KVM_MEMORY_ATTRIBUTE_PRIVATE, PRESERVE));
+	if (variant->kind == ORDINARY) {
+		EXPECT_EQ(-1, smm_reads(&self->vcpu));
+		ASSERT_EQ(KVM_EXIT_MEMORY_FAULT, self->vcpu.reason);
+		f = restrictedmem_kvm_memory_fault(self->vcpu.run);
+		EXPECT_EQ(DATA, f->gpa);
+		EXPECT_EQ(KVM_MEMORY_EXIT_FLAG_PRIVATE, f->flags);
+		return;
+	}
+	EXPECT_EQ(0, smm_reads(&self->vcpu));
+	/* Only what would be wrong has been removed. */
+	if (variant->kind == IN_PLACE_TOO)
+		EXPECT_EQ(faults, kvm_stat(self->vcpu.fd, "pf_taken"));
 }
 
 TEST_HARNESS_MAIN

@@ -21,15 +21,53 @@ ask() {
 	read -r said <&5
 }
 
+nobody() { setpriv --reuid 65534 --regid 65534 --clear-groups "$@"; }
+
+# Who maps windows, as rmctl says while a nobody maps a file
+with_mapped() { # with_mapped FILE
+	mkfifo "$work/nobody.ask" "$work/nobody.said"
+	RESTRICTEDMEM_WINDOW_FD=8 nobody hold_window 8<"$1" <"$work/nobody.ask" >"$work/nobody.said" &
+	exec 4>"$work/nobody.ask" 3<"$work/nobody.said"
+	read -r _ <&3
+	rmctl list --json | jq -c '[(.memories[].mappings[], .mappings[]).pid]'
+	exec 4>&- 3<&-
+	wait $!
+	rm "$work"/nobody.*
+}
+
 if [[ ${1-} != inside ]]; then
 	echo "TAP version 13"
 	work=$(mktemp -d)
-	trap 'rm -rf "$work"' EXIT
+	trap 'umount "$work/files" 2>/dev/null || :; rm -rf "$work"' EXIT
+	mkdir "$work/files"
+	chmod 755 "$work" "$work/files"
+	echo text >"$work/restrictedmem-window"
+	is "list: a user's file with a window's name is none" same \
+		"$(with_mapped "$work/restrictedmem-window")" "[]"
+
+	# The memory's only descriptor goes with the shell.
+	mkfifo "$work/ask" "$work/said"
+	rmctl create --size 1M --in-place -- \
+		bash -c 'rmctl convert --shared; rmctl window -- hold_window close <&0 & wait' \
+		<"$work/ask" >"$work/said" &
+	pid=$!
+	exec 6>"$work/ask" 5<"$work/said"
+	read -r said <&5
+	kill $pid
+	wait $pid || :
+	is "list: a mapping of which there is no descriptor" same \
+		"$(rmctl list --json | jq -c '[.mappings[].command]')" '["hold_window"]'
+	exec 6>&-
+	read -r said <&5 || : # it has ended
+	exec 5<&-
+	rm "$work"/{ask,said}
+
 	# The memory is descriptor 7 of this script, run once more.
-	rmctl create --size 4M --in-place --populate --fd 7 -- "$0" inside "$work"
+	rmctl create --size 4M --in-place --populate --fd 7 -- "$0" inside "$work" $number
 	exit
 fi
 
+number=$3
 trap 'kill $(jobs -p) 2>/dev/null || :' EXIT
 is "convert: neither shared nor private" status_is 2 rmctl convert
 is "convert: both" status_is 2 rmctl convert --shared --private
@@ -39,6 +77,25 @@ is "convert: works" rmctl convert --shared --offset 1M --length 2M
 is "list: shared" same "$(list_says .shared)" $((2 << 20))
 is "list: no windows yet" same "$(list_says '.windows')" 0
 is "window: no command" status_is 2 rmctl window --offset 1M
+
+# The numbers of a new filesystem's inodes are in order.
+mount -t tmpfs -o nr_inodes=0 tmpfs "$work/files"
+inode=$(list_says .inode)
+(cd "$work/files" && seq "$inode" | xargs touch)
+mkdir "$work/files/it"
+find "$work/files" -inum "$inode" -exec mv {} "$work/files/it/restrictedmem-window" \;
+echo text >"$work/files/it/restrictedmem-window"
+is "list: nor is one that has the memory's inode number, too" same \
+	"$(with_mapped "$work/files/it/restrictedmem-window")" "[]"
+umount "$work/files"
+
+# shellcheck disable=SC2016 # the inner shell's
+script='for fd in /proc/self/fd/*; do readlink "$fd"; done | grep -c "^/restrictedmem "
+	ls -l /proc/self/fd | grep -c restrictedmem-window; echo "${RESTRICTEDMEM_FD-none}"'
+mapfile -t said < <(exec 6<&7; rmctl window --offset 1M --length 2M -- sh -c "$script")
+is "window: the command has no descriptor of the memory" same "${said[0]}" 0
+is "window: it has the window's" same "${said[1]}" 1
+is "window: it is told of no other" same "${said[2]}" none
 
 mkfifo "$work/ask" "$work/said"
 rmctl window --offset 1M --length 2M --window-fd 8 -- hold_window <"$work/ask" >"$work/said" &

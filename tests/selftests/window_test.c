@@ -278,6 +278,27 @@ TEST_F(window, punched_page_stays_shared_and_reads_zero)
 	EXPECT_EQ(44, guest_word(self, 0));
 }
 
+/* Which pages are shared costs memory, and pages need not be there for that. */
+TEST_F(window, ranges_without_pages_are_charged)
+{
+	uint64_t ranges = 10000, step = 32 * MIB, before, charged;
+	const char *group = self->accounts.group;
+	int fd;
+
+	if (variant->store || variant->thp != RESTRICTEDMEM_THP_NEVER)
+		return;		/* no matter of pages */
+	fd = create_in_place(ranges * step, 0, RESTRICTEDMEM_THP_NEVER);
+	ASSERT_LE(0, fd);
+	before = cgroup_value(group, "memory.current");
+	for (uint64_t i = 0; i < ranges; i++)
+		ASSERT_EQ(0, convert(fd, i * step, PAGE, SHARED, 0));
+	charged = cgroup_value(group, "memory.current") - before;
+	/* The kernel charges some pages in advance, or late. */
+	EXPECT_LE(ranges * 64, charged + 64 * PAGE);
+	close(fd);
+	EXPECT_GE(before + 128 * PAGE, cgroup_value(group, "memory.current"));
+}
+
 /* Somebody holds a page */
 
 TEST_F(window, held_page_does_not_become_private)
@@ -288,7 +309,7 @@ TEST_F(window, held_page_does_not_become_private)
 	uint64_t done;
 
 	if (variant->store)
-		return;		/* see pages_of_a_pool_cannot_be_held */
+		return;		/* see pages_of_a_pool_cannot_be_held_by_processes */
 	ASSERT_EQ(0, convert(self->fd, 0, SIZE, SHARED, 0));
 	ASSERT_EQ(0, poke(at(self->map, HUGE_PAGES + 3), 42));
 	ASSERT_EQ(0, poke(self->map, 41));
@@ -332,7 +353,7 @@ TEST_F(window, held_page_can_be_shared_and_its_neighbour_taken_back)
 	close(pipefd[1]);
 }
 
-TEST_F(window, pages_of_a_pool_cannot_be_held)
+TEST_F(window, pages_of_a_pool_cannot_be_held_by_processes)
 {
 	struct iovec iov;
 	int pipefd[2];
@@ -384,7 +405,7 @@ TEST_F(window, direct_io_goes_through_it)
 	int disk;
 
 	if (variant->store)
-		return;		/* see pages_of_a_pool_cannot_be_held */
+		return;		/* see pages_of_a_pool_cannot_be_held_by_processes */
 	disk = open_disk(MIB);
 	ASSERT_LE(0, disk);
 	ASSERT_EQ(0, convert(self->fd, 0, 4 * PAGE, SHARED, 0));
@@ -395,6 +416,22 @@ TEST_F(window, direct_io_goes_through_it)
 	EXPECT_WORKS(convert(self->fd, 0, 4 * PAGE, PRIVATE, PRESERVE));
 	EXPECT_FAILS(EFAULT, pwrite(disk, at(self->map, 1), PAGE, 0));
 	close(disk);
+}
+
+/*
+ * Who is asked whether a page is held may be on a huge page of which processes map
+ * other parts.
+ */
+TEST_F(window, page_becomes_private_while_its_neighbours_are_mapped)
+{
+	ASSERT_EQ(0, convert(self->fd, 0, SIZE, SHARED, 0));
+	for (uint64_t i = 0; i < 2 * HUGE_PAGES; i++)
+		ASSERT_EQ(0, poke(at(self->map, i), i));
+	ASSERT_EQ(0, convert(self->fd, 7 * PAGE, HUGE, PRIVATE, PRESERVE));
+	for (uint64_t i = 0; i < 2 * HUGE_PAGES; i++)
+		ASSERT_EQ(i < 7 || i >= HUGE_PAGES + 7, is_visible(at(self->map, i)));
+	EXPECT_EQ(6, *at(self->map, 6));
+	EXPECT_EQ(7, guest_word(self, 7));
 }
 
 /* Other processes */
@@ -516,6 +553,8 @@ TEST_F(window, private_mapping_is_refused)
 
 TEST_F(window, says_what_it_holds)
 {
+	bool small = variant->thp == RESTRICTEDMEM_THP_NEVER;
+
 	ASSERT_EQ(0, populate(self->fd, 0, HUGE));
 	ASSERT_EQ(0, convert(self->fd, 0, SIZE, SHARED, 0));
 	ASSERT_EQ(0, poke(self->map, 1));
@@ -523,9 +562,10 @@ TEST_F(window, says_what_it_holds)
 	/* Those of an aligned 64 KiB come together; mapped by number, nothing counts. */
 	EXPECT_EQ(variant->store ? 0 : 64 + 4, rss_of(self->map));
 	ASSERT_EQ(0, convert(self->fd, 0, PAGE, PRIVATE, PRESERVE));
-	EXPECT_EQ(variant->store ? 0 : 60 + 4, rss_of(self->map));
+	/* The rest of a huge page has to be faulted in again. */
+	EXPECT_EQ(small ? 60 + 4 : 0, rss_of(self->map));
 	ASSERT_TRUE(is_visible(at(self->map, 16)));
-	EXPECT_EQ(variant->store ? 0 : 60 + 64, rss_of(self->map));
+	EXPECT_EQ(variant->store ? 0 : small ? 60 + 64 : 64, rss_of(self->map));
 }
 
 TEST_F(window, shows_in_fdinfo)

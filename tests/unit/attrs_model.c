@@ -33,8 +33,13 @@ void map_end(void)
 
 unsigned long map_entries(void)
 {
+	unsigned long entries = tree_entries(&map.mt);
+
 	tree_validate(&map.mt);
-	return tree_entries(&map.mt);
+	/* What the map is charged for, and limited to */
+	if (map.nr_entries != entries)
+		return ULONG_MAX;
+	return entries;
 }
 
 static unsigned long rnd_state;

@@ -411,6 +411,57 @@ static bool map_of_many_ranges_is_freed(void)
 	return true;
 }
 
+/* Ranges that nothing coalesces, and no block replaces: one in each part. */
+#define SPARSE_KEY(i)	((i) * (4UL << RM_ATTRS_BLOCK_ORDER))
+
+static bool sparse(unsigned long ranges)
+{
+	for (unsigned long i = 0; i < ranges; i++)
+		CHECK(set(SPARSE_KEY(i), SPARSE_KEY(i) + 1, 1) == 0);
+	return true;
+}
+
+static bool too_many_ranges_are_refused(void)
+{
+	unsigned long max = RM_ATTRS_MAX_RANGES, last = SPARSE_KEY(max - 1);
+
+	map_begin();
+	CHECK(sparse(max));
+	CHECK(map_entries() == max);
+	CHECK(set(SPARSE_KEY(max), SPARSE_KEY(max) + 1, 1) == -ENOMEM);
+	CHECK(get(SPARSE_KEY(max)) == 0);
+	/* One that is longer, or in place of another, is not one more. */
+	CHECK(set(last + 1, last + 2, 1) == 0);
+	CHECK(set(last, last + 2, 2) == 0);
+	CHECK(set(last, last + 2, 0) == 0);
+	CHECK(set(SPARSE_KEY(max), SPARSE_KEY(max) + 1, 1) == 0);
+	CHECK(set(0, SPARSE_KEY(max), 2) == 0);
+	CHECK(map_entries() == 2);
+	map_end();
+	return true;
+}
+
+static bool ranges_are_paid_for(void)
+{
+	map_begin();
+	CHECK(sparse(64));
+	CHECK(map.nr_deposits == 0);
+	tree_alloc = TREE_ALLOC_SLEEPING;
+	tree_alloc.sleeping_failures = 1;
+	CHECK(set(SPARSE_KEY(64), SPARSE_KEY(64) + 1, 1) == -ENOMEM);
+	CHECK(get(SPARSE_KEY(64)) == 0);
+	tree_alloc = TREE_ALLOC_PLENTY;
+	CHECK(sparse(1000));
+	CHECK(map_entries() == 1000);
+	CHECK(map.nr_deposits == 15);
+	CHECK(set(0, SPARSE_KEY(1000), 0) == 0);
+	CHECK(map.nr_deposits == 0);
+	CHECK(sparse(1000));
+	map_end();
+	CHECK(map.nr_deposits == 0);
+	return true;
+}
+
 const struct tap_test attrs_tests[] = {
 	TEST(empty_map_reads_zero),
 	TEST(set_covers_its_range_and_no_more),
@@ -434,5 +485,7 @@ const struct tap_test attrs_tests[] = {
 	TEST(next_allows_sets_in_between),
 	TEST(one_set_replaces_many_ranges),
 	TEST(map_of_many_ranges_is_freed),
+	TEST(too_many_ranges_are_refused),
+	TEST(ranges_are_paid_for),
 	TEST_END
 };

@@ -443,26 +443,38 @@ static void discard_pages(unsigned long first, unsigned long count)
 	say("OK discard");
 }
 
-/* A read that need not come back: the child is left alone with it. */
-static void try_disk(void)
+static bool use_disk(bool write_it)
 {
+	char secret[SECRET_LEN], *p = aligned_alloc(PAGE, 16 * PAGE);
+	int i, fd = open("/dev/vda", O_RDWR | O_DIRECT);
+	ssize_t n;
+
+	if (fd < 0 || !p)
+		return false;
+	secret_make(number("rm.seed", 1), secret);
+	for (i = 0; i < 16; i++)
+		memcpy(p + i * PAGE, secret, sizeof(secret));
+	n = write_it ? write(fd, p, 16 * PAGE) : read(fd, p, 16 * PAGE);
+	return n == (ssize_t)(16 * PAGE);
+}
+
+/* What need not come back: the child is left alone with it. */
+static void try_disk(const char *word)
+{
+	bool write_it = !strcmp(word, "write");
 	pid_t pid = fork();
 	int status, i;
 
-	if (!pid) {
-		char *p = aligned_alloc(PAGE, 16 * PAGE);
-		int fd = open("/dev/vda", O_RDONLY | O_DIRECT);
-
-		_exit(fd >= 0 && p && read(fd, p, 16 * PAGE) == (ssize_t)(16 * PAGE) ? 0 : 1);
-	}
+	if (!pid)
+		_exit(use_disk(write_it) ? 0 : 1);
 	for (i = 0; i < 50; i++) {
 		if (waitpid(pid, &status, WNOHANG) == pid) {
-			verdict(!status, "disk: read 64 KiB");
+			verdict(!status, "%s: 64 KiB", word);
 			return;
 		}
 		usleep(100000);
 	}
-	say("WAITS disk");
+	say("WAITS %s", word);
 }
 
 /*
@@ -471,7 +483,8 @@ static void try_disk(void)
  *	share | private | discard | fill | zero | look FIRST COUNT
  *	show FIRST	the text that is there
  *	check		is the guest still well?
- *	disk		read from the disk
+ *	disk		read from the disk, to where the secret was
+ *	write		write the secret to the disk
  */
 static void pages_command(int fd, char *all, const char *line)
 {
@@ -488,8 +501,8 @@ static void pages_command(int fd, char *all, const char *line)
 		say("TEXT %.*s", SECRET_LEN, all + first * PAGE);
 	else if (!strcmp(word, "check"))
 		check_fork();
-	else if (!strcmp(word, "disk"))
-		try_disk();
+	else if (!strcmp(word, "disk") || !strcmp(word, "write"))
+		try_disk(word);
 	else
 		use_pages(all, word, first, count);
 }

@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Copyright (C) 2026 The restrictedmem authors
+ *
+ * The module's limit: pages that files hold or have reserved, and huge pages that
+ * have left their file and are held by somebody else.
+ *
+ * Only what fits is ever charged, so that who asks for too much takes nothing from
+ * others meanwhile.
+ *
+ * A huge page that is discarded while a process holds one of its small ones, in a pipe
+ * say, stays as a whole for as long. Without further ado a pipe's few pages would be
+ * worth 512 times as much memory beyond the limit. So it stays charged: it goes to a
+ * list, with a reference, and is freed when that is the only one that is left. Who
+ * comes to the limit looks for such pages, and a worker does now and then. A small page
+ * is as much as its holder has to account for, and is let go at once.
+ */
+#include <linux/atomic.h>
+#include <linux/list.h>
+#include <linux/mm.h>
+#include <linux/mutex.h>
+#include <linux/slab.h>
+#include <linux/workqueue.h>
+
+#include "restrictedmem_internal.h"
+
+#define RM_STRAGGLER_PERIOD	(HZ / 2)
+
+/**
+ * struct rm_straggler - a huge folio without a file
+ * @list: in rm_stragglers
+ * @folio: with a reference
+ */
+struct rm_straggler {
+	struct list_head list;
+	struct folio *folio;
+};
+
+static LIST_HEAD(rm_stragglers);
+static DEFINE_MUTEX(rm_stragglers_lock);
+
+static atomic_long_t rm_charged = ATOMIC_LONG_INIT(0);
+
+static bool rm_fits(long charged, long nr_pages)
+{
+	u64 limit = rm_limit_pages();
+
+	return !limit || (u64)charged + nr_pages <= limit;
+}
+
+static bool rm_try_charge_once(long nr_pages)
+{
+	long charged = atomic_long_read(&rm_charged);
+
+	do {
+		if (!rm_fits(charged, nr_pages))
+			return false;
+	} while (!atomic_long_try_cmpxchg(&rm_charged, &charged,
+					  charged + nr_pages));
+	return true;
+}
+
+/*
+ * Is our reference the last one? Nobody can find the folio to take another. One
+ * with a memory error is the kernel's, which holds it for ever.
+ */
+static bool rm_is_let_go(struct folio *folio)
+{
+	if (folio_test_hwpoison(folio) ||
+	    (!folio_test_hugetlb(folio) && folio_test_has_hwpoisoned(folio)))
+		return true;
+	return folio_ref_count(folio) == 1;
+}
+
+/**
+ * rm_free_stragglers() - free huge pages without a file that nobody holds any more
+ *
+ * Context: Process context, may sleep; a folio's lock may be held.
+ * Return: true if there were any.
+ */
+bool rm_free_stragglers(void)
+{
+	struct rm_straggler *s, *next;
+	LIST_HEAD(freed);
+
+	mutex_lock(&rm_stragglers_lock);
+	list_for_each_entry_safe(s, next, &rm_stragglers, list) {
+		if (rm_is_let_go(s->folio))
+			list_move(&s->list, &freed);
+		cond_resched();
+	}
+	mutex_unlock(&rm_stragglers_lock);
+
+	if (list_empty(&freed))
+		return false;
+	list_for_each_entry_safe(s, next, &freed, list) {
+		long nr_pages = folio_nr_pages(s->folio);
+
+		folio_put(s->folio);
+		rm_uncharge(nr_pages);
+		kfree(s);
+	}
+	return true;
+}
+
+static void rm_stragglers_work_fn(struct work_struct *work);
+static DECLARE_DELAYED_WORK(rm_stragglers_work, rm_stragglers_work_fn);
+
+static void rm_stragglers_work_fn(struct work_struct *work)
+{
+	rm_free_stragglers();
+	if (!list_empty(&rm_stragglers))
+		queue_delayed_work(system_unbound_wq, &rm_stragglers_work,
+				   RM_STRAGGLER_PERIOD);
+}
+
+/**
+ * rm_charged_pages() - what counts against the module's limit
+ *
+ * Context: Any.
+ * Return: pages.
+ */
+u64 rm_charged_pages(void)
+{
+	return atomic_long_read(&rm_charged);
+}
+
+/**
+ * rm_has_room() - could so much be charged?
+ * @nr_pages: pages
+ *
+ * To be asked before something is taken that rm_try_charge() might refuse.
+ *
+ * Context: Process context, may sleep.
+ * Return: true if so, as of now.
+ */
+bool rm_has_room(long nr_pages)
+{
+	return rm_fits(atomic_long_read(&rm_charged), nr_pages) ||
+	       (rm_free_stragglers() &&
+		rm_fits(atomic_long_read(&rm_charged), nr_pages));
+}
+
+/**
+ * rm_try_charge() - charge pages, unless that would pass the module's limit
+ * @nr_pages: how many
+ *
+ * Context: Process context, may sleep; a folio's lock may be held.
+ * Return: true if they are charged.
+ */
+bool rm_try_charge(long nr_pages)
+{
+	return rm_try_charge_once(nr_pages) ||
+	       (rm_free_stragglers() && rm_try_charge_once(nr_pages));
+}
+
+/**
+ * rm_uncharge() - undo rm_try_charge()
+ * @nr_pages: pages
+ *
+ * Context: Any.
+ */
+void rm_uncharge(long nr_pages)
+{
+	atomic_long_sub(nr_pages, &rm_charged);
+}
+
+/**
+ * rm_let_go() - drop the last reference of ours on a huge folio
+ * @folio: one that is in no file any more
+ * @charged: whether it is charged for
+ *
+ * Context: Process context, may sleep.
+ */
+void rm_let_go(struct folio *folio, bool charged)
+{
+	long nr_pages = folio_nr_pages(folio);
+	struct rm_straggler *s;
+
+	if (rm_is_let_go(folio)) {
+		folio_put(folio);
+		if (charged)
+			rm_uncharge(nr_pages);
+		return;
+	}
+	/* That of a reservation is for the page that comes in its place. */
+	if (!charged)
+		atomic_long_add(nr_pages, &rm_charged);
+	s = kmalloc(sizeof(*s), GFP_KERNEL_ACCOUNT | __GFP_NOFAIL);
+	s->folio = folio;
+	mutex_lock(&rm_stragglers_lock);
+	list_add(&s->list, &rm_stragglers);
+	mutex_unlock(&rm_stragglers_lock);
+	queue_delayed_work(system_unbound_wq, &rm_stragglers_work,
+			   RM_STRAGGLER_PERIOD);
+}
+
+/**
+ * rm_limit_exit() - forget what is still held
+ *
+ * Context: Module unload; no file is left. What is on the list belongs to those who
+ * hold it.
+ */
+void rm_limit_exit(void)
+{
+	struct rm_straggler *s, *next;
+
+	cancel_delayed_work_sync(&rm_stragglers_work);
+	list_for_each_entry_safe(s, next, &rm_stragglers, list) {
+		folio_put(s->folio);
+		kfree(s);
+	}
+}

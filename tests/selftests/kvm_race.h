@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Copyright (C) 2026 The restrictedmem authors
+ *
+ * A conversion that comes in between: a thread makes it as soon as somebody waits
+ * at a place of delay.h.
+ */
+#ifndef KVM_RACE_H
+#define KVM_RACE_H
+
+#include <pthread.h>
+
+#include "delay.h"
+#include "kvm_util.h"
+
+struct conversion {
+	struct vm *vm;
+	uint64_t gpa;
+	uint64_t size;
+	bool private;
+	int delay;
+	int place;
+	int result;
+	pthread_t thread;
+};
+
+static inline void *conversion_thread(void *arg)
+{
+	struct conversion *c = arg;
+
+	while (!delay_waits(c->delay, c->place))
+		;
+	c->result = vm_set_private(c->vm, c->gpa, c->size, c->private);
+	return NULL;
+}
+
+/* @c: all but the thread and the result */
+static inline void conversion_start(struct conversion *c)
+{
+	c->result = -1;
+	CHECK(!pthread_create(&c->thread, NULL, conversion_thread, c));
+}
+
+static inline int conversion_end(struct conversion *c)
+{
+	CHECK(!pthread_join(c->thread, NULL));
+	return c->result;
+}
+
+#endif /* KVM_RACE_H */
