@@ -60,6 +60,7 @@ struct options {
 };
 
 #define ROUND_MS	400
+#define WHOLE		4	/* rounds after which the world is looked over as a whole */
 #define POOL_PAGES	12	/* six for the memories, and what forked children keep */
 #define RELOAD		8	/* pairs after which modules are unloaded once */
 #define GRACE		60	/* seconds beyond its time that make a hang */
@@ -175,20 +176,22 @@ static void play_round(struct world *w, unsigned int ms)
 static void play_pair(const struct pair *pair, const struct store *store,
 		      uint64_t seed, const struct options *o)
 {
-	const uint64_t begin = now_ms();
+	const uint64_t ms = o->ms * slowness();
 	struct world w = {};
 	int delays = delay_open();
+	bool delayed, last;
+	uint64_t begin;
 
 	world_make(&w, store, 1 + next_random(&seed) % 255);
 	enter(&w, &w.players[0], pair->a, next_random(&seed), 0);
 	enter(&w, &w.players[1], pair->b, next_random(&seed), 1);
 	if (!pair->a->guest || !pair->b->guest)
 		enter(&w, &w.bystander, &actor_fault, next_random(&seed), 2);
-	world_settle(&w);
+	world_settle(&w, true);
 
+	begin = now_ms();
 	do {
-		bool delayed = now_ms() - begin >= o->ms / 3;
-
+		delayed = now_ms() - begin >= ms / 3;
 		if (delayed)
 			places_add(delays, pair->a->name, pair->b->name,
 				   next_random(&seed));
@@ -196,14 +199,15 @@ static void play_pair(const struct pair *pair, const struct store *store,
 		if (delayed) {
 			tally->waits += places_waits(delays);
 			tally->delayed++;
-			if (w.failed)
-				printf("# with delays:%s\n", places_text());
 			ioctl(delays, RMD_CLEAR);
 		}
-		tally->rounds++;
+		last = now_ms() - begin >= ms;
 		if (!w.failed)
-			world_settle(&w);
-	} while (!w.failed && now_ms() - begin < o->ms * slowness());
+			world_settle(&w, last || tally->rounds % WHOLE == 0);
+		if (w.failed && delayed)
+			printf("# with delays:%s\n", places_text());
+		tally->rounds++;
+	} while (!w.failed && !last);
 	for (int i = 0; i < 2; i++)
 		tally->steps[i] = w.players[i].steps;
 	if (w.failed)

@@ -142,7 +142,7 @@ void fail(struct world *w, const char *format, ...)
 /* world.c */
 extern const struct store stores[];
 void world_make(struct world *w, const struct store *store, uint64_t id);
-void world_settle(struct world *w);
+void world_settle(struct world *w, bool whole);
 void world_end(struct world *w);
 void world_add_slot(struct world *w, struct vm *vm, int slot, const int *fds);
 int world_convert(struct world *w, uint64_t page, uint64_t pages, bool private);

@@ -195,8 +195,11 @@ static void check_all_hidden(struct world *w)
 			     (unsigned long)page);
 }
 
-/* Nobody acts. Leaves all pages private, and secrets in them. */
-void world_settle(struct world *w)
+/*
+ * Nobody acts. @whole: not only as they were left; it leaves all pages private,
+ * and secrets in them.
+ */
+void world_settle(struct world *w, bool whole)
 {
 	w->generation++;
 	if (w->tolerates & MAKES_ERRORS)
@@ -206,6 +209,11 @@ void world_settle(struct world *w)
 	tell_consumer(w, 0, SECRET_WORDS, SECRET);
 	tell_consumer(w, 1, GUEST_WORDS, BY_GUEST);
 	guest_scan(w, 0);
+	if (violations(w->consumer))
+		fail(w, "promises to the consumer were broken: %d",
+		     violations(w->consumer));
+	if (!whole || w->failed)
+		return;
 
 	set_all(w, false);
 	w->generation++;
@@ -219,9 +227,6 @@ void world_settle(struct world *w)
 	tell_consumer(w, 0, SECRET_WORDS, SECRET);
 	tell_consumer(w, 1, SECRET_WORDS, SECRET);
 	guest_scan(w, SECRET);
-	if (violations(w->consumer))
-		fail(w, "promises to the consumer were broken: %d",
-		     violations(w->consumer));
 }
 
 void world_end(struct world *w)
