@@ -62,7 +62,7 @@ monitor() { # monitor COMMAND
 	for _ in {1..100}; do
 		sleep 0.1
 		answer=$(sed -n 's/^{"return": "\(.*\)", "id": "it"}.*/\1/p' "$tmp/mon")
-		! grep -q '"id": "it"' "$tmp/mon" || break
+		if grep -q '"id": "it"' "$tmp/mon" || ! kill -0 "$vm" 2>/dev/null; then break; fi
 	done
 	printf '%b' "${answer//\\r/}"
 }

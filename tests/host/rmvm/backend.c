@@ -7,10 +7,11 @@
  */
 #include <err.h>
 #include <fcntl.h>
-#include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -104,9 +105,9 @@ static bool receive(int sock, int *fd)
 	       recv(sock, payload, message.size, MSG_WAITALL) == (ssize_t)message.size;
 }
 
-static void *backend_thread(void *arg)
+static void serve(int sock)
 {
-	int sock = accept((int)(intptr_t)arg, NULL, NULL), fd = -1;
+	int fd = -1;
 
 	while (receive(sock, &fd)) {
 		world->requests[message.request]++;
@@ -124,19 +125,22 @@ static void *backend_thread(void *arg)
 			break;
 	}
 	world->gone = true;
-	return NULL;
 }
 
 const char *backend_start(void)
 {
 	static struct sockaddr_un address = { .sun_family = AF_UNIX };
 	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
-	pthread_t thread;
 
 	snprintf(address.sun_path, sizeof(address.sun_path), "/tmp/rmvm_test.%d", getpid());
 	unlink(address.sun_path);
 	if (bind(fd, (struct sockaddr *)&address, sizeof(address)) || listen(fd, 1))
 		err(1, "%s", address.sun_path);
-	pthread_create(&thread, NULL, backend_thread, (void *)(intptr_t)fd);
+	if (!fork()) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		serve(accept(fd, NULL, NULL));
+		for (;;)
+			pause();	/* with all that it was given */
+	}
 	return address.sun_path;
 }

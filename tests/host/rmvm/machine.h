@@ -3,8 +3,8 @@
  * Copyright (C) 2026 The restrictedmem authors
  *
  * rmvm with a kernel that is not there (machine.c), a guest that is a function
- * for each vCPU, and a backend that is a thread of the test (backend.c). rmvm and
- * the guest are in a process of their own; what all of them see is in *world.
+ * for each vCPU, and a backend (backend.c). rmvm with its guest, and the backend, are
+ * processes of their own, begun before there is a thread; all see *world.
  */
 #ifndef MACHINE_H
 #define MACHINE_H
@@ -65,13 +65,14 @@ void pause_a_moment(void);
 	} while (0)
 
 /* The test's side */
+void world_make(void);
+
 struct plan {
 	const char *args[12];		/* rmvm's, besides kernel and memory */
 	void (*guest[MAX_CPUS])(void);
-	int in, out;			/* rmvm's stdin and stdout, 0: none */
+	int in, out, err;		/* rmvm's ends, 0: none, and the test's stderr */
 };
 
-void world_make(void);
 pid_t machine_start(const struct plan *plan);
 int machine_wait(pid_t pid);		/* the exit status, or minus the signal */
 
@@ -104,6 +105,8 @@ int __wrap_ioctl(int fd, unsigned long request, ...);
 int __wrap_fallocate64(int fd, int mode, off_t offset, off_t len);
 void *__wrap_mmap64(void *addr, size_t len, int prot, int flags, int fd, off_t offset);
 int __wrap_clock_gettime(clockid_t clock, struct timespec *ts);
+unsigned int __real_alarm(unsigned int seconds);
+unsigned int __wrap_alarm(unsigned int seconds);
 
 uint64_t eventfd_id(int fd);
 

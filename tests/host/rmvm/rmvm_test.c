@@ -213,9 +213,9 @@ TEST_F(vm, all_vcpus_are_kicked_before_one_is_waited_for)
 	EXPECT_EQ(KILLED, term(self->pid));
 }
 
-static unsigned int threads_that_take(pid_t pid, int sig)
+/* How many threads have such a line in a file of theirs in /proc? */
+static unsigned int count_threads(pid_t pid, const char *file, bool (*match)(const char *line))
 {
-	unsigned long long blocked;
 	char path[300], line[128];
 	unsigned int nr = 0;
 	struct dirent *d;
@@ -225,16 +225,27 @@ static unsigned int threads_that_take(pid_t pid, int sig)
 	snprintf(path, sizeof(path), "/proc/%d/task", pid);
 	dir = opendir(path);
 	while ((d = readdir(dir))) {
-		snprintf(path, sizeof(path), "/proc/%d/task/%s/status", pid, d->d_name);
+		snprintf(path, sizeof(path), "/proc/%d/task/%s/%s", pid, d->d_name, file);
 		f = fopen(path, "r");
 		while (f && fgets(line, sizeof(line), f))
-			if (sscanf(line, "SigBlk: %llx", &blocked) == 1)
-				nr += !(blocked >> (sig - 1) & 1);
+			nr += match(line);
 		if (f)
 			fclose(f);
 	}
 	closedir(dir);
 	return nr;
+}
+
+static bool takes_sigterm(const char *line)
+{
+	unsigned long long blocked;
+
+	return sscanf(line, "SigBlk: %llx", &blocked) == 1 && !(blocked >> (SIGTERM - 1) & 1);
+}
+
+static bool writes_to_stderr(const char *line)
+{
+	return !strncmp(line, "1 0x2 ", 6);
 }
 
 /* But for the one that waits for it: which of them has it otherwise, is chance. */
@@ -244,7 +255,7 @@ TEST_F(vm, signal_is_not_for_the_devices_threads)
 	self->plan.guest[0] = says_that_it_runs;
 	self->pid = machine_start(&self->plan);
 	until(world->notes[0]);
-	EXPECT_GE(1, threads_that_take(self->pid, SIGTERM));
+	EXPECT_GE(1, count_threads(self->pid, "status", takes_sigterm));
 	EXPECT_EQ(KILLED, term(self->pid));
 }
 
@@ -460,14 +471,14 @@ static void never_ends(void)
 	start_balloon(0, Q);
 	desc = g_ram(Q);
 	desc[0] = (struct vring_desc){ P, PAGE, 0, 0 };
-	world->punch_takes = 3000;
-	avail_of(Q)->idx = 16;
+	world->punch_takes = 20000;
+	avail_of(Q)->idx = RING_SIZE - 1;
 	kick(0, 2);
 	world->notes[0] = 1;
 	while (!world->notes[3])
 		__atomic_store_n(&avail_of(Q)->idx,
-				 __atomic_load_n(&used_of(Q)->idx, __ATOMIC_ACQUIRE) + 16,
-				 __ATOMIC_RELEASE);
+				 __atomic_load_n(&used_of(Q)->idx, __ATOMIC_ACQUIRE) +
+				 RING_SIZE - 1, __ATOMIC_RELEASE);
 	end_guest();
 }
 
@@ -670,10 +681,10 @@ static void discards_meanwhile(void)
 TEST_F(disk, end_does_not_wait_for_a_backend)
 {
 	self->plan.args[3] = "--backend-timeout=1000";
+	self->plan.args[4] = "--timeout=1";
 	self->plan.guest[0] = waits_for_the_backend;
-	self->pid = machine_start(&self->plan);
-	until(world->unanswered);
-	EXPECT_EQ(KILLED, term(self->pid));
+	EXPECT_EQ(TIMEOUT, run(&self->plan));
+	EXPECT_EQ(1, world->unanswered);
 }
 
 TEST_F(disk, discard_does_not_wait_for_a_backend)
@@ -686,6 +697,31 @@ TEST_F(disk, discard_does_not_wait_for_a_backend)
 	EXPECT_EQ(0, world->notes[1]);
 	kill(self->pid, SIGKILL);
 	machine_wait(self->pid);
+}
+
+static void makes_it_complain(void)
+{
+	g_device_enable(0);
+	g_device_features(0, VERSION_1);
+	g_device_status(0, SET_STATUS_OK);
+	g_device_queue(0, 0, Q);
+	g_device_status(0, SET_DRIVER_OK);	/* it does not share the queue */
+}
+
+TEST_F(disk, end_does_not_wait_for_who_reads_messages)
+{
+	char text[4096] = "";
+	int ends[2];
+
+	ASSERT_EQ(0, pipe2(ends, O_NONBLOCK));
+	while (write(ends[1], text, sizeof(text)) > 0)
+		;
+	fcntl(ends[1], F_SETFL, 0);
+	self->plan.err = ends[1];
+	self->plan.guest[0] = makes_it_complain;
+	self->pid = machine_start(&self->plan);
+	until(count_threads(self->pid, "syscall", writes_to_stderr));
+	EXPECT_EQ(KILLED, term(self->pid));
 }
 
 static bool call_is_heard(void)
@@ -874,13 +910,11 @@ static void moves_a_bar(void)
 	g_out(0xcf8, 0x80000000 | 1 << 11 | 0x10, 4);
 	g_out(0xcfc, BAR(5), 4);
 	g_write(BAR(5) + 20, 0, 1);
-	g_device_enable(0);
+	world->notes[2] = world->ioeventfds;
 	g_out(0xcf8, 0x80000000 | 1 << 11 | 0x10, 4);
 	g_out(0xcfc, BAR(0), 4);
 	start_disk();
 	world->notes[0] = g_device_status_now(0);
-	g_device_status(0, 0);
-	world->notes[1] = 1;
 	end_guest();
 }
 
@@ -890,7 +924,7 @@ TEST_F(disk, bar_that_moved_leaves_no_eventfd)
 	self->plan.guest[0] = moves_a_bar;
 	EXPECT_EQ(ENDED, run(&self->plan));
 	EXPECT_EQ(SET_DRIVER_OK, world->notes[0]);
-	EXPECT_EQ(0, world->ioeventfds);
+	EXPECT_EQ(0, world->notes[2]);
 }
 
 TEST_HARNESS_MAIN
