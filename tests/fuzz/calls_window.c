@@ -594,8 +594,10 @@ static const char *hold_check(const struct call *call, const struct result *resu
 	if (nr_held == 15)
 		return result->error == EAGAIN || result->error == EFAULT || !result->error ?
 		       NULL : expect(result, EAGAIN);
-	/* What takes pages is stricter than the processor. */
-	if (!(p->prot & PROT_READ) || mapped_error(p, false) || p->window->memory->pool)
+	/* What takes pages wants to be allowed to read, unless the page is mapped by now. */
+	if (!(p->prot & PROT_READ) && result->error == EFAULT)
+		return NULL;
+	if (mapped_error(p, false) || p->window->memory->pool)
 		return expect(result, EFAULT);
 	held_memory[nr_held] = p->window->memory;
 	held_page[nr_held++] = p->page;
