@@ -39,4 +39,14 @@ while read -r file; do
 	is "$name: imports symbols of kvm.ko" test -n "$list"
 	is "$name: finds all of them in ours" same "$(unresolved <<<"$list" | paste -sd ';')" ""
 done < <(users)
+
+# What genksyms does not see, the kernel's own vendor modules do not know either: they
+# embed our structs. They must not be taken for ours, nor ours with the kernel's kvm.ko.
+for name in kvm-amd kvm-intel; do
+	file=$(awk -F : -v n="/$name.ko" 'index($1, n) { print $1; exit }' "$modules/modules.dep")
+	is "$name.ko of the kernel: cannot be loaded with our kvm.ko" \
+		has "$(imports "$file" | unresolved)" "kvm_init"
+	is "$name.ko of ours: cannot be loaded with the kernel's kvm.ko" \
+		has "$(nm -u "build/kvm-$kver/$name.ko")" kvm_init_with_private_mem
+done
 done_testing

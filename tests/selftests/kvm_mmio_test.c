@@ -870,4 +870,42 @@ TEST(walk_of_a_table_that_cannot_be_had_is_an_exit)
 	close(fd);
 }
 
+static GUEST void output_from(uint64_t gpa)
+{
+	guest_sync(0);
+	outs_bytes(gpa, 8);
+	guest_done();
+}
+
+/* It is RAM, even if there is none: nothing that userspace could answer as MMIO. */
+TEST(operand_that_cannot_be_had_is_an_exit)
+{
+	const uint64_t gpa = DATA + SIZE - PAGE;
+	struct restrictedmem_kvm_memory_fault *fault;
+	int fd = create_small(SIZE);
+	struct vcpu vcpu;
+	struct vm vm;
+
+	ASSERT_LE(0, fd);
+	vm_create(&vm, KVM_X86_SW_PROTECTED_VM);
+	vcpu_create(&vm, &vcpu, 0);
+	vm_add_private(&vm, SLOT, DATA, SIZE, NULL, fd);
+	/* So that there is something that the limit can be. */
+	ASSERT_EQ(0, populate(fd, 0, PAGE));
+	vcpu_start(&vcpu, output_from, gpa, 0, 0);
+	vcpu_sync(&vcpu);
+	ASSERT_EQ(0, set_limit(resident_total()));
+	vcpu_run(&vcpu);
+	ASSERT_EQ(0, set_limit(0));
+	fault = restrictedmem_kvm_memory_fault(vcpu.run);
+	ASSERT_EQ(KVM_EXIT_MEMORY_FAULT, vcpu.reason);
+	EXPECT_EQ(EFAULT, vcpu.error);
+	EXPECT_EQ(gpa, fault->gpa);
+	EXPECT_EQ(KVM_MEMORY_EXIT_FLAG_PRIVATE, fault->flags);
+	EXPECT_EQ(KVM_EXIT_IO, vcpu_run(&vcpu));
+	vcpu_destroy(&vcpu);
+	vm_destroy(&vm);
+	close(fd);
+}
+
 TEST_HARNESS_MAIN
