@@ -375,7 +375,7 @@ static struct rm_attrs_block *rm_attrs_blocks(struct rm_attrs *a,
  *
  * The map can be used again only after rm_attrs_init().
  *
- * Context: Process context. Takes the map's spinlock.
+ * Context: Process context, may sleep. Takes the map's spinlock.
  */
 void rm_attrs_destroy(struct rm_attrs *a)
 {
@@ -388,6 +388,7 @@ void rm_attrs_destroy(struct rm_attrs *a)
 		block = list;
 		list = block->next;
 		rm_block_free(block);
+		cond_resched();
 	}
 }
 

@@ -81,9 +81,13 @@ static struct vfsmount *rm_hugetlb_mount(unsigned long page_size, u64 reserve)
 
 	if (!type)
 		return ERR_PTR(-ENODEV);
+	/*
+	 * Only with a maximum, though it is never reached, does the kernel count what
+	 * is in use: else it frees its account under pages that are still held.
+	 */
 	options = reserve ?
-		kasprintf(GFP_KERNEL, "mode=0700,pagesize=%lu,min_size=%llu",
-			  page_size, reserve) :
+		kasprintf(GFP_KERNEL, "mode=0700,pagesize=%lu,min_size=%llu,size=%llu",
+			  page_size, reserve, (u64)LLONG_MAX) :
 		kasprintf(GFP_KERNEL, "mode=0700,pagesize=%lu", page_size);
 	if (options)
 		mnt = vfs_kern_mount(type, SB_KERNMOUNT, "restrictedmem", options);

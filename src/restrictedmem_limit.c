@@ -39,6 +39,9 @@ struct rm_straggler {
 static LIST_HEAD(rm_stragglers);
 static DEFINE_MUTEX(rm_stragglers_lock);
 
+/* How many were freed; written under rm_stragglers_lock. */
+static unsigned long rm_nr_freed;
+
 static atomic_long_t rm_charged = ATOMIC_LONG_INIT(0);
 
 static bool rm_fits(long charged, long nr_pages)
@@ -73,34 +76,64 @@ static bool rm_is_let_go(struct folio *folio)
 }
 
 /**
- * rm_free_stragglers() - free huge pages without a file that nobody holds any more
+ * rm_uncharge() - undo rm_try_charge()
+ * @nr_pages: pages
  *
- * Context: Process context, may sleep; a folio's lock may be held.
- * Return: true if there were any.
+ * Context: Any.
  */
-bool rm_free_stragglers(void)
+void rm_uncharge(long nr_pages)
+{
+	atomic_long_sub(nr_pages, &rm_charged);
+}
+
+/* Free huge pages without a file that nobody holds any more. */
+static void rm_free_stragglers(void)
 {
 	struct rm_straggler *s, *next;
-	LIST_HEAD(freed);
 
 	mutex_lock(&rm_stragglers_lock);
 	list_for_each_entry_safe(s, next, &rm_stragglers, list) {
-		if (rm_is_let_go(s->folio))
-			list_move(&s->list, &freed);
+		long nr_pages = folio_nr_pages(s->folio);
+
+		if (rm_is_let_go(s->folio)) {
+			list_del(&s->list);
+			folio_put(s->folio);
+			rm_uncharge(nr_pages);
+			kfree(s);
+			WRITE_ONCE(rm_nr_freed, rm_nr_freed + 1);
+		}
 		cond_resched();
 	}
 	mutex_unlock(&rm_stragglers_lock);
+}
 
-	if (list_empty(&freed))
-		return false;
-	list_for_each_entry_safe(s, next, &freed, list) {
-		long nr_pages = folio_nr_pages(s->folio);
+/**
+ * rm_count_freed() - how many huge pages came free after their file let go of them
+ *
+ * Context: Any.
+ * Return: how many since the module was loaded; for rm_frees_more().
+ */
+unsigned long rm_count_freed(void)
+{
+	return READ_ONCE(rm_nr_freed);
+}
 
-		folio_put(s->folio);
-		rm_uncharge(nr_pages);
-		kfree(s);
-	}
-	return true;
+/**
+ * rm_frees_more() - is it worth to ask a store again that had no page?
+ * @seen: rm_count_freed() before it was asked; is brought up to date
+ *
+ * It is if a huge page came free since then, whoever freed it.
+ *
+ * Context: Process context, may sleep; a folio's lock may be held.
+ * Return: true if so.
+ */
+bool rm_frees_more(unsigned long *seen)
+{
+	unsigned long before = *seen;
+
+	rm_free_stragglers();
+	*seen = rm_count_freed();
+	return *seen != before;
 }
 
 static void rm_stragglers_work_fn(struct work_struct *work);
@@ -108,8 +141,13 @@ static DECLARE_DELAYED_WORK(rm_stragglers_work, rm_stragglers_work_fn);
 
 static void rm_stragglers_work_fn(struct work_struct *work)
 {
+	bool more;
+
 	rm_free_stragglers();
-	if (!list_empty(&rm_stragglers))
+	mutex_lock(&rm_stragglers_lock);
+	more = !list_empty(&rm_stragglers);
+	mutex_unlock(&rm_stragglers_lock);
+	if (more)
 		queue_delayed_work(system_unbound_wq, &rm_stragglers_work,
 				   RM_STRAGGLER_PERIOD);
 }
@@ -136,9 +174,10 @@ u64 rm_charged_pages(void)
  */
 bool rm_has_room(long nr_pages)
 {
-	return rm_fits(atomic_long_read(&rm_charged), nr_pages) ||
-	       (rm_free_stragglers() &&
-		rm_fits(atomic_long_read(&rm_charged), nr_pages));
+	if (rm_fits(atomic_long_read(&rm_charged), nr_pages))
+		return true;
+	rm_free_stragglers();
+	return rm_fits(atomic_long_read(&rm_charged), nr_pages);
 }
 
 /**
@@ -150,19 +189,10 @@ bool rm_has_room(long nr_pages)
  */
 bool rm_try_charge(long nr_pages)
 {
-	return rm_try_charge_once(nr_pages) ||
-	       (rm_free_stragglers() && rm_try_charge_once(nr_pages));
-}
-
-/**
- * rm_uncharge() - undo rm_try_charge()
- * @nr_pages: pages
- *
- * Context: Any.
- */
-void rm_uncharge(long nr_pages)
-{
-	atomic_long_sub(nr_pages, &rm_charged);
+	if (rm_try_charge_once(nr_pages))
+		return true;
+	rm_free_stragglers();
+	return rm_try_charge_once(nr_pages);
 }
 
 /**
@@ -191,8 +221,8 @@ void rm_let_go(struct folio *folio, bool charged)
 	mutex_lock(&rm_stragglers_lock);
 	list_add(&s->list, &rm_stragglers);
 	mutex_unlock(&rm_stragglers_lock);
-	queue_delayed_work(system_unbound_wq, &rm_stragglers_work,
-			   RM_STRAGGLER_PERIOD);
+	/* Most are held in passing, as by a fault, and are free in a moment. */
+	queue_delayed_work(system_unbound_wq, &rm_stragglers_work, 1);
 }
 
 /**

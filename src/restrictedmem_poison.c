@@ -41,14 +41,18 @@ struct rm_poison_page {
 	pgoff_t index;
 };
 
-/* Nobody sets a store's private side to NULL while its inode is listed. */
+/*
+ * A store whose size is set stays as it is while its inode is listed. @by_node is what
+ * is set last, when nothing can fail any more.
+ */
 static bool rm_poison_owns(struct rm_inode *ri, void *data)
 {
 	struct rm_store *store = &ri->store;
 	struct rm_poison_page *page = data;
 	pgoff_t first;
 
-	if (!READ_ONCE(store->private) ||
+	/* Pairs with the release in rm_store_set_size(). */
+	if (!smp_load_acquire(&store->by_node) ||
 	    !store->config.ops->owns(store, page->folio, &first))
 		return false;
 	page->index = first + page->nr;

@@ -106,6 +106,7 @@ void rm_store_init(struct rm_store *store, const struct rm_store_config *config)
 int rm_store_set_size(struct rm_store *store, loff_t size)
 {
 	pgoff_t reserved = store->config.reserve ? size >> PAGE_SHIFT : 0;
+	unsigned long freed = rm_count_freed();
 	atomic_long_t *by_node;
 	int r;
 
@@ -119,7 +120,7 @@ int rm_store_set_size(struct rm_store *store, loff_t size)
 	store->nr_pages = size >> PAGE_SHIFT;
 	do {
 		r = store->config.ops->init(store);
-	} while (r == -ENOSPC && rm_free_stragglers());
+	} while (r == -ENOSPC && rm_frees_more(&freed));
 	if (r)
 		goto err_free;
 	/* Only what is had counts: others would miss what is not. */
@@ -170,6 +171,21 @@ static bool rm_has_bad_page(struct rm_store *store, struct folio *folio)
 	       folio_test_has_hwpoisoned(folio);
 }
 
+/* Make small folios of the one at an index. False if somebody holds it. */
+static bool rm_split(struct rm_store *store, pgoff_t index)
+{
+	struct folio *folio;
+	bool split;
+
+	store->config.ops->split(store, index);
+	folio = store->config.ops->find(store, index);
+	if (!folio)
+		return true;
+	split = !folio_test_large(folio);
+	folio_put(folio);
+	return split;
+}
+
 /*
  * Before [start, end) is discarded: let go of all folios of [first, last), which
  * begins and ends with whole ones, but not of those that go whole, unless they have
@@ -187,14 +203,16 @@ static long rm_store_unpin(struct rm_store *store, pgoff_t first, pgoff_t last,
 	       (folio = xa_find(&store->folios, &index, last - 1, XA_PRESENT))) {
 		pgoff_t next = rm_folio_end(folio, index);
 		bool bad = rm_has_bad_page(store, folio);
+		int tries = RM_SPLIT_TRIES;
 
 		if (bad || !rm_goes_whole(folio, index, start, end)) {
 			rm_store_erase(store, folio, index);
 			nr_pages += folio_nr_pages(folio);
 			folio_put(folio);
 		}
-		if (bad)
-			store->config.ops->split(store, index);
+		/* Who has just marked it still holds it for a moment. */
+		while (bad && tries-- && !rm_split(store, index))
+			usleep_range(100, 1000);
 		index = next;
 		cond_resched();
 	}
@@ -341,6 +359,7 @@ static bool rm_store_fits(struct rm_store *store, pgoff_t index,
 int rm_store_get(struct rm_store *store, pgoff_t index, bool must,
 		 struct folio **folio)
 {
+	unsigned long freed = rm_count_freed();
 	struct folio *f;
 	int r;
 
@@ -363,7 +382,7 @@ int rm_store_get(struct rm_store *store, pgoff_t index, bool must,
 		f = store->config.ops->get(store, index, must);
 		if (IS_ERR(f)) {
 			r = PTR_ERR(f);
-			if (r == -ENOSPC && rm_free_stragglers())
+			if (r == -ENOSPC && rm_frees_more(&freed))
 				r = -EAGAIN;
 			continue;
 		}

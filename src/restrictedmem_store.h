@@ -147,7 +147,8 @@ u64 rm_charged_pages(void);
 bool rm_has_room(long nr_pages);
 bool rm_try_charge(long nr_pages);
 void rm_uncharge(long nr_pages);
-bool rm_free_stragglers(void);
+unsigned long rm_count_freed(void);
+bool rm_frees_more(unsigned long *seen);
 void rm_let_go(struct folio *folio, bool charged);
 void rm_limit_exit(void);
 

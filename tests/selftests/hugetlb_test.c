@@ -240,6 +240,35 @@ TEST_F(pool, page_that_a_consumer_holds_goes_back_when_it_lets_go)
 	EXPECT_EQ(POOL_PAGES, FREE());
 }
 
+/*
+ * A page that leaves a file with a reservation while somebody holds it is still the
+ * reservation's: the pool's account is right when all is over.
+ */
+TEST_F(pool, held_page_of_a_reservation_spoils_no_account)
+{
+	int fd = create_pooled(HUGE, POOL_PAGES * HUGE, RESTRICTEDMEM_CREATE_RESERVE);
+	struct rmt_page page;
+	int id;
+
+	ASSERT_LE(0, fd);
+	EXPECT_EQ(POOL_PAGES, RESERVED());
+	id = bind_range(self->c, fd, 0, HUGE_PAGES);
+	ASSERT_LT(0, id);
+	ASSERT_EQ(0, get_page(self->c, id, 5, RMT_GET_HOLD, &page));
+	ASSERT_EQ(0, populate(fd, 0, POOL_PAGES * HUGE));
+	ASSERT_EQ(0, punch(fd, 0, HUGE));
+	/* There is none, until it is let go. */
+	EXPECT_FAILS(ENOSPC, populate(fd, 0, HUGE));
+	ASSERT_EQ(0, put_page(self->c, id, 5));
+	EXPECT_EQ(0, populate(fd, 0, HUGE));
+	ASSERT_EQ(0, unbind(self->c, id));
+	close(fd);
+	for (int i = 0; i < 500 && (RESERVED() || FREE() != POOL_PAGES); i++)
+		sleep_ms(10);
+	EXPECT_EQ(0, RESERVED());
+	EXPECT_EQ(POOL_PAGES, FREE());
+}
+
 TEST_F(pool, empty_pool_is_enospc)
 {
 	int other = LEAVE_IN_POOL(0);
