@@ -54,6 +54,7 @@ struct tally {
 struct options {
 	uint64_t seed;
 	unsigned int ms;	/* for each pair */
+	uint64_t end;		/* when no other pair begins, by now_ms() */
 	const char *store;
 	const char *places;
 	bool shadow;		/* the machine has no TDP MMU */
@@ -476,7 +477,7 @@ static bool has_no_tdp_mmu(void)
 static int usage(int status)
 {
 	printf("race [-l [-S] | -a | -p 'A,B C,D...'] [-s SEED] [-t MILLISECONDS each]\n"
-	       "     [-v small|huge|pool] [-n FROM,TO] [-d PLACES]\n");
+	       "     [-T SECONDS for all] [-v small|huge|pool] [-n FROM,TO] [-d PLACES]\n");
 	return status;
 }
 
@@ -493,7 +494,9 @@ static int run(struct pair *pairs, int from, int to, const struct options *o)
 		printf("not ok %d - all of %s is there\n", from + 1, o->places);
 		return 2;
 	}
-	for (int i = from; i < to && usable; i++)
+	printf("TAP version 13\n");
+	fflush(stdout);
+	for (int i = from; i < to && usable && now_ms() < o->end; i++)
 		good &= run_pair(i + 1, &pairs[i], o, &usable);
 	if (!usable)
 		return 3;
@@ -502,13 +505,13 @@ static int run(struct pair *pairs, int from, int to, const struct options *o)
 
 int main(int argc, char **argv)
 {
-	struct options o = { .seed = 1, .ms = 2000, .places = "tests/race/places" };
+	struct options o = { .seed = 1, .ms = 2000, .places = "tests/race/places", .end = ~0ULL };
 	int option, nr = 0, from = 0, to = MAX_PAIRS;
 	struct pair pairs[MAX_PAIRS];
 	char *list = NULL;
 	bool only_list = false;
 
-	while ((option = getopt(argc, argv, "hlaSp:s:t:v:n:d:")) != -1) {
+	while ((option = getopt(argc, argv, "hlaSp:s:t:T:v:n:d:")) != -1) {
 		switch (option) {
 		case 'l':
 			only_list = true;
@@ -526,6 +529,9 @@ int main(int argc, char **argv)
 			break;
 		case 't':
 			o.ms = atoi(optarg);
+			break;
+		case 'T':
+			o.end = now_ms() + atoi(optarg) * 1000ULL;
 			break;
 		case 'v':
 			o.store = optarg;
