@@ -452,13 +452,15 @@ static const char *advise_check(const struct call *call, const struct result *re
 
 	if (!advice_populates(advice) || result->error == NOT_DONE)
 		return NULL;
-	/* Refused before anything is looked at, or as an access would be */
-	if (result->error == EINVAL || result->error == ENOMEM)
-		return NULL;
+	/* As accesses one after the other, up to the first that is refused */
 	for (uint32_t i = 0; i < range_count(call); i++)
 		if (!(p[i].prot & (advice == 23 ? PROT_WRITE : PROT_READ)) ||
+		    (p[i].window && p[i].window->memory->pool) ||
 		    mapped_error(&p[i], advice == 23))
 			return result->error ? NULL : expect(result, EFAULT);
+	/* The kernel refuses some kinds of areas before it looks at any page. */
+	if (result->error == EINVAL || result->error == ENOMEM)
+		return NULL;
 	return expect(result, 0);
 }
 
