@@ -208,6 +208,7 @@ static void add_delays(uint64_t seed)
 		{ "rm_unmap_windows", 1000 }, { "rm_window_fault", 1000 },
 		{ "rm_invalidate_start", 1000 }, { "restrictedmem_kvm_get_pfn", 2000 },
 		{ "restrictedmem_kvm_set_attributes", 2000 }, { "kvm_zap_gfn_range", 2000 },
+		{ "rm_revoke_windows", 1000 },
 	};
 	int fd;
 
