@@ -407,7 +407,7 @@ static int advice_of(const struct call *call)
 	static const int advices[] = {
 		MADV_DONTNEED, MADV_DONTNEED, MADV_DONTNEED, 22 /* MADV_POPULATE_READ */,
 		23 /* MADV_POPULATE_WRITE */, MADV_WILLNEED, MADV_REMOVE, MADV_PAGEOUT,
-		MADV_FREE, MADV_HUGEPAGE, MADV_DONTFORK, MADV_DOFORK, MADV_COLD,
+		MADV_FREE, MADV_HUGEPAGE, MADV_COLD,
 	};
 
 	return advices[call->arg[RANGE_HOW] % (sizeof(advices) / sizeof(*advices))];

@@ -13,5 +13,5 @@ echo 6 >/proc/sys/vm/nr_hugepages
 fuzz() { build/fuzz/fuzz "$@" | sed 's/^/# /'; }
 
 is "sequences that found something once find nothing" fuzz -t 0.1 -c tests/fuzz/corpus
-is "results are those of the model" fuzz -m sequential -t 15 -s 13
-is "nobody sees pages of others, and nothing is left" fuzz -m concurrent -d -t 20 -s 13
+is "results are those of the model" fuzz -m sequential -n 6000 -t 300 -s 13
+is "nobody sees pages of others, and nothing is left" fuzz -m concurrent -d -n 6000 -t 300 -s 13
