@@ -275,6 +275,8 @@ FIXTURE_TEARDOWN(prefault)
 
 struct deletion {
 	struct vm *vm;
+	int delay;		/* with which ... */
+	int place;		/* ... it waits until somebody came by a third time */
 	pthread_t thread;
 	atomic_bool go;
 	atomic_bool done;
@@ -286,7 +288,11 @@ static void *delete_slot(void *arg)
 
 	while (!d->go)
 		;
-	sleep_ms(5);
+	if (d->delay)
+		while (delay_waits(d->delay, d->place) < 3)
+			;
+	else
+		sleep_ms(5);
 	CHECK(!vm_region(d->vm, SLOT, 0, 0, NULL));
 	d->done = true;
 	return NULL;
@@ -297,10 +303,14 @@ TEST_F_TIMEOUT(prefault, slot_goes_during_a_prefault, 60)
 {
 	for (uint64_t i = 0; i < rounds(10); i++) {
 		struct kvm_pre_fault_memory range = { .gpa = DATA, .size = HUGE };
-		struct deletion deletion = { .vm = &self->vm };
 		int place = delay_add(self->delay,
 				      "kvm:kvm_arch_vcpu_pre_fault_memory", 100,
 				      RMD_THIS_THREAD);
+		struct deletion deletion = {
+			.vm = &self->vm,
+			.delay = self->delay,
+			.place = place,
+		};
 
 		ASSERT_EQ(0, pthread_create(&deletion.thread, NULL, delete_slot,
 					    &deletion));
