@@ -603,7 +603,8 @@ void vm_reset(void)
 		delete_slot(i);
 		madvise(user_base[i], SLOT_GAP, MADV_DONTNEED);
 		memset(user_words[i], 0, sizeof(user_words[i]));
-		user_used[i] = plain[i] = false;
+		user_used[i] = false;
+		plain[i] = false;
 	}
 	if (vm_set_private(&vm, DATA, SLOTS * SLOT_GAP, false))
 		fail("attributes cannot be reset: %m");
@@ -621,6 +622,7 @@ static const int create_errors[] = { EINVAL, EBUSY, 0 };
 #define GUEST_PARAMS {							\
 	{ "slot", PARAM_SLOT }, { "page", PARAM_START }, { "word", PARAM_WORD },	\
 }
+
 #define SCAN_PARAMS {							\
 	{ "slot", PARAM_SLOT }, { "start", PARAM_START }, { "count", PARAM_COUNT },	\
 }

@@ -68,7 +68,7 @@ static const char *convert_vaguely(const struct call *call, const struct result 
 
 	if (result->error && result->error != EAGAIN)
 		return expect(result, EAGAIN);
-	if (done < start || done > end || (done == end) != !result->error)
+	if (done < start || done > end || (done == end) == !!result->error)
 		return text_of("error_offset is page %llu after %d", (unsigned long long)done,
 			       result->error);
 	memory_apply_convert(m, start, done, private, convert_flags(call) != PRESERVE);
@@ -370,7 +370,8 @@ static void move_execute(const struct call *call, struct result *result)
 		result->error = NOT_DONE;
 		return;
 	}
-	map_used[from] = map_used[to] = true;
+	map_used[from] = true;
+	map_used[to] = true;
 	p = mremap(map_page(from, start), count * PAGE, count * PAGE,
 		   MREMAP_MAYMOVE | MREMAP_FIXED, map_page(to, start));
 	set_error(result, p == MAP_FAILED ? -1 : 0);
@@ -562,12 +563,13 @@ static const char *copy_out_check(const struct call *call, const struct result *
 static void copy_in_execute(const struct call *call, struct result *result)
 {
 	uint64_t stamp = stamp_for(call), rest;
+	char *p;
 
 	if (!have_pipe())
 		return;
 	set_error(result, write(copy_pipe[1], &stamp, 8));
-	set_error(result, read(copy_pipe[0], map_page(call->arg[ACCESS_MAP], call->arg[ACCESS_PAGE]) +
-			       stamp_words[call->arg[ACCESS_WORD]] * 8, 8));
+	p = map_page(call->arg[ACCESS_MAP], call->arg[ACCESS_PAGE]);
+	set_error(result, read(copy_pipe[0], p + stamp_words[call->arg[ACCESS_WORD]] * 8, 8));
 	if (result->error && read(copy_pipe[0], &rest, 8) != 8)
 		fail("the pipe has less than was written");
 }
@@ -700,6 +702,7 @@ static const int move_errors[] = { EFAULT, EINVAL, NOT_DONE, 0 };
 static const int advise_errors[] = {
 	EINVAL, EFAULT, ENOMEM, EBADF, EACCES, EOPNOTSUPP, EPERM, EAGAIN, NOT_DONE, 0,
 };
+
 static const int access_errors[] = { GOT_SIGNAL, 0 };
 static const int copy_errors[] = { EFAULT, 0 };
 static const int hold_errors[] = { EFAULT, EAGAIN, 0 };

@@ -269,11 +269,11 @@ static void worker(bool single, char **paths)
 	runner_start();
 	if (options.delays)
 		add_delays(options.seed);
-	if (options.replay)
+	if (options.replay) {
 		replay(paths);
-	else if (single)
+	} else if (single) {
 		run_single(options.seed);
-	else {
+	} else {
 		run_corpus();
 		run_random();
 	}

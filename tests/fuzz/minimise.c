@@ -22,8 +22,10 @@ static double now(void)
 	return ts.tv_sec + ts.tv_nsec / 1e9;
 }
 
-/* What is said of two failures of one kind: the words without the numbers, from the
- * operation's name on. */
+/*
+ * What is said of two failures of one kind: the words without the numbers, from the
+ * operation's name on.
+ */
 static void kind_of(const char *why, char *kind, size_t size)
 {
 	const char *from = strncmp(why, "call ", 5) ? why : strchr(why, ',') ?: why;

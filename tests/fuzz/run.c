@@ -128,10 +128,12 @@ static void run_sequential(void)
 /* Does any of the process's calls need a VM? */
 static bool needs_vm(void)
 {
-	for (uint32_t i = 0; i < current->count; i++)
-		if (current->calls[i].op >= first_vm_op &&
-		    (current->calls[i].thread == PEER) == peer)
+	for (uint32_t i = 0; i < current->count; i++) {
+		bool is_peers = current->calls[i].thread == PEER;
+
+		if (current->calls[i].op >= first_vm_op && is_peers == peer)
 			return true;
+	}
 	return false;
 }
 

@@ -62,7 +62,7 @@ static inline const char *stamp_check(const struct result *result, unsigned int 
 			return text_of("page %u of family %u has %#llx, which is not its own",
 				       page, family, (unsigned long long)word);
 		if (stamp_flags(word) & flags)
-			return text_of("page %u of family %u has %#llx, which is not to be seen here",
+			return text_of("page %u of family %u has %#llx, not to be seen here",
 				       page, family, (unsigned long long)word);
 	}
 	return NULL;

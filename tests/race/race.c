@@ -318,7 +318,7 @@ static const struct store *choose_store(const struct pair *pair, uint64_t *seed,
 /* Each pair has a seed of its own, whatever else is run. */
 static uint64_t seed_of(const struct pair *pair, uint64_t seed)
 {
-	const char *names[] = { pair->a->name, pair->b->name };
+	const char * const names[] = { pair->a->name, pair->b->name };
 
 	for (int i = 0; i < 2; i++)
 		for (const char *c = names[i]; *c; c++)
@@ -428,9 +428,9 @@ static int list_pairs(struct pair *pairs, uint64_t seed, bool shadow)
 	int nr = 0, first;
 
 	for (unsigned int i = 0; i < ARRAY_SIZE(first_pairs); i++)
-		add_pair(pairs, &nr, (struct pair){ find_actor(first_pairs[i][0]),
-						    find_actor(first_pairs[i][1]) },
-			 shadow);
+		add_pair(pairs, &nr, (struct pair){
+			find_actor(first_pairs[i][0]), find_actor(first_pairs[i][1]),
+		}, shadow);
 	first = nr;
 	for (int a = 0; a < NR_ACTORS; a++)
 		for (int b = a; b < NR_ACTORS; b++)

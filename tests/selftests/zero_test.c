@@ -49,6 +49,8 @@ FIXTURE_SETUP(zero)
 			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	ASSERT_NE(MAP_FAILED, dirt);
+	/* For its speed: small pages do as well. */
+	madvise(dirt, DIRT, MADV_HUGEPAGE);
 	memset(dirt, 0xa5, DIRT);
 	ASSERT_EQ(0, munmap(dirt, DIRT));
 	pool_resize(HUGE, variant->store ? SIZE / HUGE : 0);
