@@ -12,7 +12,8 @@
  * needs no help for this: it knows nothing of private memory, and need not.
  *
  * Who can write to the queue can have any page of RAM freed. So no backend may have
- * the page, and the balloon does without one that they have.
+ * the page, and the balloon does without one that they have, be it only as a part of
+ * a region that the guest does not share any more.
  */
 #include <poll.h>
 #include <sched.h>
@@ -165,7 +166,8 @@ static int start(struct virtio_dev *dev)
 	    !vm_is_ram(vm, gpa, PAGE))
 		return fail("the balloon's queue is not in one page");
 	pthread_mutex_lock(&vm->mem_lock);
-	if (vm->in_place && vm->opt->nr_disks && shared_covers(vm, gpa, PAGE))
+	if (vm->in_place && vm->opt->nr_disks &&
+	    (shared_covers(vm, gpa, PAGE) || vhost_blk_has(gpa)))
 		ret = fail("the balloon's queue is in a page that backends can write to");
 	else
 		ret = vm_borrow(vm, &page, gpa);

@@ -238,6 +238,7 @@ void window_close(struct vm *vm, struct window *window);
 /* vhost_blk.c */
 int vhost_blk_add(struct vm *vm, const char *path);
 void vhost_blk_sync(struct vm *vm);
+bool vhost_blk_has(u64 gpa);
 void vhost_blk_end(void);
 
 /* balloon.c */

@@ -350,6 +350,20 @@ void vhost_blk_sync(struct vm *vm)
 		sync_disk(disks[i]);
 }
 
+/*
+ * Has a backend a region that the page is in? It can also be one that is not shared
+ * any more: then there is no access, until somebody shares the page. Under mem_lock.
+ */
+bool vhost_blk_has(u64 gpa)
+{
+	unsigned int i;
+
+	for (i = 0; i < nr_disks; i++)
+		if (in_region(disks[i], gpa, PAGE))
+			return true;
+	return false;
+}
+
 /* Takes no lock: who has it may be waiting for a backend. */
 void vhost_blk_end(void)
 {

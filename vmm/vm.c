@@ -429,8 +429,9 @@ static u8 *map_window(struct vm *vm, u64 gpa)
 
 /*
  * A page that this process itself wants to look at, and that no backend gets
- * unless the guest shares it. vm_give_back() is its end. After an error, with a
- * message, all is as it was. Under mem_lock.
+ * unless the guest shares it: the caller has asked for what they have already.
+ * vm_give_back() is its end. After an error, with a message, all is as it was, or the
+ * VM has ended. Under mem_lock.
  */
 int vm_borrow(struct vm *vm, struct borrowed *page, u64 gpa)
 {
@@ -453,6 +454,7 @@ int vm_borrow(struct vm *vm, struct borrowed *page, u64 gpa)
 	return -1;
 }
 
+/* A page that the guest takes for private is so, or it runs no more. */
 void vm_give_back(struct vm *vm, struct borrowed *page)
 {
 	int ret = 0;
@@ -465,6 +467,8 @@ void vm_give_back(struct vm *vm, struct borrowed *page)
 		      make_private(vm, page->gpa, PAGE);
 	if (ret == -EAGAIN)
 		fail("the page at %#llx stays shared: somebody holds it", page->gpa);
+	if (ret)
+		vm_end(vm, END_ERROR);
 }
 
 /*

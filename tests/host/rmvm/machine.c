@@ -135,6 +135,10 @@ static int set_attributes(const struct kvm_memory_attributes *a)
 	bool private = a->attributes & KVM_MEMORY_ATTRIBUTE_PRIVATE;
 	uint64_t i;
 
+	if (private && world->no_private) {
+		errno = world->no_private;
+		return -1;
+	}
 	for (i = a->address / PAGE; i < (a->address + a->size) / PAGE && i < MAX_PAGES; i++)
 		world->shared[i] = !private;
 	world->conversions += !private;

@@ -32,6 +32,7 @@ struct world {
 	unsigned int punches;
 	unsigned int windows, revoked;
 	bool no_punch, no_window;	/* they fail */
+	int no_private;			/* the error when pages are to be private, or 0 */
 	unsigned int punch_takes;	/* microseconds */
 	double skew;			/* seconds that the clock is ahead */
 	uint64_t irqfds[16];		/* ids of the eventfds, or 0 */

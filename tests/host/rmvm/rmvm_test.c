@@ -586,6 +586,35 @@ TEST_F(vm, failed_look_at_a_page_out_of_place_leaves_it_private)
 	EXPECT_EQ(0, world->notes[1]);
 }
 
+static void cannot_end_the_balloon(void)
+{
+	start_balloon(0, Q);
+	world->no_private = world->notes[0];
+	g_device_status(0, 0);
+	world->notes[1] = IS_SHARED(Q);
+	g_halt();
+}
+
+/* The guest would put there what is its own. */
+TEST_F(vm, page_that_is_held_after_the_balloon_ends_it)
+{
+	self->plan.args[0] = "--balloon";
+	self->plan.args[1] = "--backing=in-place";
+	self->plan.guest[0] = cannot_end_the_balloon;
+	world->notes[0] = EAGAIN;
+	EXPECT_EQ(FAILED, run(&self->plan));
+	EXPECT_EQ(0, world->notes[1]);
+}
+
+TEST_F(vm, page_that_stays_shared_after_the_balloon_ends_it)
+{
+	self->plan.args[0] = "--balloon";
+	self->plan.guest[0] = cannot_end_the_balloon;
+	world->notes[0] = ENOMEM;
+	EXPECT_EQ(FAILED, run(&self->plan));
+	EXPECT_EQ(0, world->notes[1]);
+}
+
 /* Disks */
 
 FIXTURE(disk) {
@@ -874,6 +903,32 @@ TEST_F(disk, balloon_uses_no_page_that_a_backend_has)
 	EXPECT_EQ(ENDED, run(&self->plan));
 	EXPECT_TRUE(world->notes[0] & NEEDS_RESET);
 	EXPECT_EQ(SET_DRIVER_OK, world->notes[1]);
+}
+
+static void takes_back_a_part_of_a_region(void)
+{
+	g_convert(Q, 4, false);
+	start_disk();
+	g_convert(Q2, 1, true);
+	world->notes[2] = world->regions;
+	start_balloon(1, Q2);
+	world->notes[0] = g_device_status_now(1);
+	world->notes[1] = IS_SHARED(Q2);
+	start_balloon(1, P);
+	world->notes[3] = g_device_status_now(1);
+	end_guest();
+}
+
+/* The backend keeps the region that its queue is in, and a mapping of all of it. */
+TEST_F(disk, balloon_uses_no_page_of_a_region_that_is_kept)
+{
+	self->plan.args[3] = "--balloon";
+	self->plan.guest[0] = takes_back_a_part_of_a_region;
+	EXPECT_EQ(ENDED, run(&self->plan));
+	EXPECT_EQ(1, world->notes[2]);
+	EXPECT_TRUE(world->notes[0] & NEEDS_RESET);
+	EXPECT_EQ(0, world->notes[1]);
+	EXPECT_EQ(SET_DRIVER_OK, world->notes[3]);
 }
 
 static void moves_a_bar_over_another(void)
