@@ -472,14 +472,36 @@ void vm_give_back(struct vm *vm, struct borrowed *page)
 }
 
 /*
+ * What of [gpa, gpa + size) is in these ranges is shared again. The end of the VM is
+ * that of its memory, and does not wait for all of them.
+ */
+static int share_again(struct vm *vm, const struct range *ranges, unsigned int nr, u64 gpa,
+		       u64 size)
+{
+	unsigned int i;
+
+	for (i = 0; i < nr; i++) {
+		u64 start = ranges[i].gpa, end = start + ranges[i].size;
+
+		if (start < gpa)
+			start = gpa;
+		if (end > gpa + size)
+			end = gpa + size;
+		if (start < end && (vm_ended(vm) || set_attributes(vm, start, end - start, false)))
+			return -1;
+	}
+	return 0;
+}
+
+/*
  * Backends are told first, so that they are not surprised. If a page is held,
  * the pages before it may have changed: what was shared is so again when the
  * guest hears of it, and nothing else.
  */
 static int take_back_in_place(struct vm *vm, u64 gpa, u64 size)
 {
-	unsigned int nr, i;
-	struct range *before = shared_within(vm, gpa, size, &nr);
+	unsigned int nr;
+	struct range *before = shared_save(vm, &nr);
 	int ret;
 
 	if (!before)
@@ -489,10 +511,12 @@ static int take_back_in_place(struct vm *vm, u64 gpa, u64 size)
 	ret = set_private_in_place(vm, gpa, size);
 	if (ret == -EAGAIN) {
 		vm->counts.conversions_busy++;
-		for (i = 0; i < nr; i++)
-			if (share_in_place(vm, before[i].gpa, before[i].size))
-				ret = -1;
-		vhost_blk_sync(vm);
+		if (share_again(vm, before, nr, gpa, size)) {
+			ret = -1;
+		} else {
+			shared_restore(vm, before, nr);
+			vhost_blk_sync(vm);
+		}
 	}
 	free(before);
 	return ret;

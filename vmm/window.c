@@ -26,6 +26,22 @@ static u64 end_of(const struct range *range)
 	return range->gpa + range->size;
 }
 
+/* The first range that ends behind gpa: the guest can have very many. */
+static unsigned int find(const struct vm *vm, u64 gpa)
+{
+	unsigned int first = 0, end = vm->nr_shared;
+
+	while (first < end) {
+		unsigned int middle = first + (end - first) / 2;
+
+		if (end_of(&vm->shared[middle]) <= gpa)
+			first = middle + 1;
+		else
+			end = middle;
+	}
+	return first;
+}
+
 /*
  * Makes room for one more range, which is what one shared_add() or
  * shared_remove() may need: neither of them fails.
@@ -59,11 +75,11 @@ static void replace(struct vm *vm, unsigned int first, unsigned int last, const 
 void shared_add(struct vm *vm, u64 gpa, u64 size)
 {
 	struct range new = { gpa, size };
-	unsigned int first = 0, last;
+	unsigned int first = find(vm, gpa), last;
 	u64 end = gpa + size;
 
-	while (first < vm->nr_shared && end_of(&vm->shared[first]) < gpa)
-		first++;
+	if (first && end_of(&vm->shared[first - 1]) == gpa)
+		first--;
 	for (last = first; last < vm->nr_shared && vm->shared[last].gpa <= end; last++) {
 		if (vm->shared[last].gpa < new.gpa)
 			new.gpa = vm->shared[last].gpa;
@@ -76,12 +92,10 @@ void shared_add(struct vm *vm, u64 gpa, u64 size)
 
 void shared_remove(struct vm *vm, u64 gpa, u64 size)
 {
-	unsigned int first = 0, last, nr = 0;
+	unsigned int first = find(vm, gpa), last, nr = 0;
 	u64 end = gpa + size;
 	struct range rest[2] = { 0 };
 
-	while (first < vm->nr_shared && end_of(&vm->shared[first]) <= gpa)
-		first++;
 	for (last = first; last < vm->nr_shared && vm->shared[last].gpa < end; last++) {
 		const struct range *range = &vm->shared[last];
 
@@ -96,11 +110,9 @@ void shared_remove(struct vm *vm, u64 gpa, u64 size)
 /* Finds the first part of [gpa, gpa + size) that is not shared. */
 bool shared_gap(const struct vm *vm, u64 gpa, u64 size, struct range *gap)
 {
+	unsigned int i = find(vm, gpa);
 	u64 end = gpa + size;
-	unsigned int i = 0;
 
-	while (i < vm->nr_shared && end_of(&vm->shared[i]) <= gpa)
-		i++;
 	/* No two ranges touch: behind one of them there is a gap. */
 	if (i < vm->nr_shared && vm->shared[i].gpa <= gpa)
 		gpa = end_of(&vm->shared[i++]);
@@ -112,37 +124,32 @@ bool shared_gap(const struct vm *vm, u64 gpa, u64 size, struct range *gap)
 	return true;
 }
 
-/* What of [gpa, gpa + size) is shared: as many ranges as it says, to be freed, or NULL. */
-struct range *shared_within(const struct vm *vm, u64 gpa, u64 size, unsigned int *nr)
+/* A copy of the set, as many ranges as it says: to be freed, or NULL after a message. */
+struct range *shared_save(const struct vm *vm, unsigned int *nr)
 {
 	struct range *to = malloc((vm->nr_shared + 1) * sizeof(*to));
-	unsigned int i;
 
-	*nr = 0;
-	for (i = 0; to && i < vm->nr_shared; i++) {
-		const struct range *range = &vm->shared[i];
-		u64 start = range->gpa > gpa ? range->gpa : gpa;
-		u64 end = end_of(range) < gpa + size ? end_of(range) : gpa + size;
-
-		if (start < end)
-			to[(*nr)++] = (struct range){ start, end - start };
-	}
-	if (!to)
+	*nr = vm->nr_shared;
+	if (to)
+		memcpy(to, vm->shared, *nr * sizeof(*to));
+	else
 		fail("out of memory");
 	return to;
 }
 
+/* The set is again what it was when it was saved. There is still room for it. */
+void shared_restore(struct vm *vm, const struct range *from, unsigned int nr)
+{
+	memcpy(vm->shared, from, nr * sizeof(*from));
+	vm->nr_shared = nr;
+}
+
 bool shared_covers(const struct vm *vm, u64 gpa, u64 size)
 {
-	unsigned int i;
+	unsigned int i = find(vm, gpa);
 
-	for (i = 0; i < vm->nr_shared; i++) {
-		const struct range *range = &vm->shared[i];
-
-		if (gpa >= range->gpa && gpa < end_of(range))
-			return size <= end_of(range) - gpa;
-	}
-	return false;
+	return i < vm->nr_shared && vm->shared[i].gpa <= gpa &&
+	       size <= end_of(&vm->shared[i]) - gpa;
 }
 
 /* The range is within one part of RAM. */

@@ -139,9 +139,16 @@ static int set_attributes(const struct kvm_memory_attributes *a)
 		errno = world->no_private;
 		return -1;
 	}
-	for (i = a->address / PAGE; i < (a->address + a->size) / PAGE && i < MAX_PAGES; i++)
+	for (i = a->address / PAGE; i < (a->address + a->size) / PAGE && i < MAX_PAGES; i++) {
+		if (private && world->held && i == world->held / PAGE) {
+			errno = EAGAIN;
+			return -1;
+		}
 		world->shared[i] = !private;
+	}
 	world->conversions += !private;
+	if (!private)
+		usleep(world->sharing_takes);
 	return 0;
 }
 

@@ -33,6 +33,8 @@ struct world {
 	unsigned int windows, revoked;
 	bool no_punch, no_window;	/* they fail */
 	int no_private;			/* the error when pages are to be private, or 0 */
+	uint64_t held;			/* a page that cannot be private, or 0 */
+	unsigned int sharing_takes;	/* microseconds */
 	unsigned int punch_takes;	/* microseconds */
 	double skew;			/* seconds that the clock is ahead */
 	uint64_t irqfds[16];		/* ids of the eventfds, or 0 */
@@ -110,6 +112,9 @@ unsigned int __real_alarm(unsigned int seconds);
 unsigned int __wrap_alarm(unsigned int seconds);
 
 uint64_t eventfd_id(int fd);
+
+/* shared.c: does rmvm's set of ranges do as a set does? */
+bool shared_is_a_set(void);
 
 /* backend.c: its socket's path */
 const char *backend_start(void);

@@ -191,6 +191,73 @@ TEST_F(vm, page_that_was_shared_stays_so)
 	EXPECT_FALSE(IS_SHARED(P + PAGE));
 }
 
+TEST(set_of_ranges_is_a_set)
+{
+	EXPECT_TRUE(shared_is_a_set());
+}
+
+#define RANGES		100
+
+static void shares_many(void)
+{
+	unsigned int i;
+
+	for (i = 0; i < RANGES; i++)
+		g_convert(P + 2 * i * PAGE, 1, false);
+	world->held = P + 2 * RANGES * PAGE;
+	world->conversions = 0;
+}
+
+static void cannot_take_many_back(void)
+{
+	int64_t ret;
+	int i;
+
+	shares_many();
+	/* Half of the first range stays out of it. */
+	g_convert(P, 2, false);
+	ret = g_convert(P + PAGE, 2 * RANGES, true);
+	world->notes[0] = ret == -EAGAIN;
+	for (i = 0; i < RANGES; i++)
+		world->notes[1] += IS_SHARED(P + 2 * i * PAGE);
+	world->notes[2] = IS_SHARED(P + PAGE);
+	world->notes[3] = IS_SHARED(P + 3 * PAGE);
+	/* Nothing is shared but what was so, in rmvm's books too. */
+	world->held = 0;
+	world->notes[4] = !g_convert(P, 2 * RANGES, true);
+	end_guest();
+}
+
+TEST_F(vm, pages_before_one_that_is_held_are_shared_again)
+{
+	self->plan.args[0] = "--backing=in-place";
+	self->plan.guest[0] = cannot_take_many_back;
+	EXPECT_EQ(ENDED, run(&self->plan));
+	EXPECT_EQ(1, world->notes[0]);
+	EXPECT_EQ(RANGES, world->notes[1]);
+	EXPECT_EQ(1, world->notes[2]);
+	EXPECT_EQ(0, world->notes[3]);
+	EXPECT_EQ(1, world->notes[4]);
+}
+
+static void is_long_in_sharing_them_again(void)
+{
+	shares_many();
+	world->sharing_takes = 20000;
+	g_convert(P, 2 * RANGES + 1, true);
+	g_halt();
+}
+
+/* It takes two seconds. */
+TEST_F(vm, end_does_not_wait_until_all_is_shared_again)
+{
+	self->plan.args[0] = "--backing=in-place";
+	self->plan.args[1] = "--timeout=1";
+	self->plan.guest[0] = is_long_in_sharing_them_again;
+	EXPECT_EQ(TIMEOUT, run(&self->plan));
+	EXPECT_GT(RANGES, world->conversions);
+}
+
 /* The end, and the console */
 
 static void deaf_guest(void)
