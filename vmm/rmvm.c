@@ -46,7 +46,7 @@ static const char help[] =
 	"      --pool 2M|1G       RAM from the system's pool of pages of that size\n"
 	"      --balloon          the guest's free memory goes back to the host\n"
 	"      --vhost-user-blk SOCKET  a disk, from the backend that listens there\n"
-	"      --backend-timeout SECONDS  how long it may take for an answer (10)\n"
+	"      --backend-timeout SECONDS  how long backends may take (10)\n"
 	"      --stats[=FILE]     the summary goes to FILE (standard error)\n"
 	"      --report-fdinfo    show the memory file's fdinfo at the end\n"
 	"      --timeout SECONDS  end the guest after that time\n"

@@ -238,7 +238,8 @@ void window_close(struct vm *vm, struct window *window);
 
 /* vhost_blk.c */
 int vhost_blk_add(struct vm *vm, const char *path);
-void vhost_blk_sync(struct vm *vm);
+void vhost_blk_begin(struct vm *vm);
+void vhost_blk_sync(struct vm *vm, unsigned int times_more);
 bool vhost_blk_has(u64 gpa);
 void vhost_blk_end(void);
 

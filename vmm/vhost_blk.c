@@ -13,8 +13,8 @@
  * address. If the backend can only be given all regions at once, or has too few,
  * they are made anew. From the driver's reset to its next start it has none.
  *
- * A start, a reset, and what a conversion changes are an operation each, with one
- * limit for all that it waits for the backend. The end of the VM ends the waits.
+ * A start, a reset, and a conversion are an operation each, with one limit for all
+ * that it waits for backends, however many there are. The end of the VM ends the waits.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -63,6 +63,7 @@ struct disk {
 
 static struct disk *disks[MAX_DISKS];	/* none is added once the guest runs */
 static unsigned int nr_disks;
+static double until;			/* the operation's end; guarded by vm->mem_lock */
 
 static struct disk *to_disk(struct virtio_dev *dev)
 {
@@ -328,9 +329,6 @@ static void withdraw(struct disk *disk)
 
 static void sync_disk(struct disk *disk)
 {
-	if (!disk->wanted)
-		return;
-	vhost_user_begin(&disk->vu);
 	if (disk->started && !queue_covered(disk, is_shared)) {
 		fail("%s: the guest no longer shares the queue of this disk", disk->vu.path);
 		stop_queue(disk);
@@ -340,14 +338,35 @@ static void sync_disk(struct disk *disk)
 		withdraw(disk);
 }
 
-/* Gives backends what is in vm->shared now. What they lost is closed on return. */
-void vhost_blk_sync(struct vm *vm)
+/* All that backends are told from here on, until it is called again, is one operation. */
+void vhost_blk_begin(struct vm *vm)
 {
-	unsigned int i;
+	until = now() + vm->opt->backend_timeout;
+}
+
+/*
+ * Gives backends what is in vm->shared now. What they lost is closed on return. It
+ * may be called so many times more for this operation.
+ *
+ * The time that is left is for this turn and those of others that are to come, in
+ * equal parts: who is slow must not have those given up who are not.
+ */
+void vhost_blk_sync(struct vm *vm, unsigned int times_more)
+{
+	unsigned int i, nr = 0, turns;
 
 	(void)vm;
 	for (i = 0; i < nr_disks; i++)
-		sync_disk(disks[i]);
+		nr += disks[i]->wanted;
+	turns = nr + times_more * (nr - 1);
+	for (i = 0; i < nr_disks; i++) {
+		struct disk *disk = disks[i];
+
+		if (!disk->wanted)
+			continue;
+		vhost_user_begin(&disk->vu, (until - now()) / turns--);
+		sync_disk(disk);
+	}
 }
 
 /*
@@ -381,7 +400,7 @@ static int start(struct virtio_dev *dev)
 	int ret;
 
 	pthread_mutex_lock(&dev->vm->mem_lock);
-	vhost_user_begin(&disk->vu);
+	vhost_user_begin(&disk->vu, disk->vu.timeout);
 	disk->wanted = true;
 	disk->queue = dev->queues[0];
 	ret = vhost_user_set(&disk->vu, VHOST_USER_SET_FEATURES, &features, sizeof(features),
@@ -398,7 +417,7 @@ static void stop(struct virtio_dev *dev)
 	struct disk *disk = to_disk(dev);
 
 	pthread_mutex_lock(&dev->vm->mem_lock);
-	vhost_user_begin(&disk->vu);
+	vhost_user_begin(&disk->vu, disk->vu.timeout);
 	withdraw(disk);
 	pthread_mutex_unlock(&dev->vm->mem_lock);
 }
@@ -502,7 +521,7 @@ int vhost_blk_add(struct vm *vm, const char *path)
 	disk->dev.queues[0].max_size = QUEUE_SIZE;
 	if (vhost_user_connect(&disk->vu))
 		return -1;
-	vhost_user_begin(&disk->vu);
+	vhost_user_begin(&disk->vu, disk->vu.timeout);
 	if (introduce(disk) ||
 	    virtio_add(vm, &disk->dev, VIRTIO_ID_BLOCK, CLASS_DISK))
 		return -1;

@@ -58,7 +58,7 @@ static int give_up(struct vhost_user *vu, const char *why, u32 request)
 	return -1;
 }
 
-/* Returns false when the operation's time is over. */
+/* Returns false when the backend's time for the operation is over. */
 static bool wait_for(struct vhost_user *vu, short event)
 {
 	struct pollfd pollfd = { .fd = vu->sock, .events = event };
@@ -154,10 +154,10 @@ int vhost_user_set(struct vhost_user *vu, u32 request, const void *payload, u32 
 	return status ? give_up(vu, "the backend refuses", request) : 0;
 }
 
-/* All messages from here on, until it is called again, are one operation. */
-void vhost_user_begin(struct vhost_user *vu)
+/* All messages from here on, until it is called again, have so many seconds together. */
+void vhost_user_begin(struct vhost_user *vu, double seconds)
 {
-	vu->until = now() + vu->timeout;
+	vu->until = now() + seconds;
 }
 
 int vhost_user_connect(struct vhost_user *vu)

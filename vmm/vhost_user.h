@@ -59,7 +59,7 @@ struct vhost_user_table {
 struct vhost_user {
 	const char *path;
 	unsigned int timeout;	/* seconds that an operation may take */
-	double until;		/* the end of that time for this operation */
+	double until;		/* the end of what it has of that for this operation */
 	int sock;
 	bool lost;		/* no message is sent any more */
 	bool acks;		/* the backend confirms what it has done */
@@ -67,7 +67,7 @@ struct vhost_user {
 };
 
 int vhost_user_connect(struct vhost_user *vu);
-void vhost_user_begin(struct vhost_user *vu);
+void vhost_user_begin(struct vhost_user *vu, double seconds);
 int vhost_user_set(struct vhost_user *vu, u32 request, const void *payload, u32 size,
 		   const int *fds, unsigned int nr_fds);
 int vhost_user_get(struct vhost_user *vu, u32 request, void *payload, u32 size, u32 reply_size);

@@ -39,8 +39,11 @@
 /* Slot numbers: RAM has 0 and 1. */
 #define LOADER_SLOT	2
 
-/* Milliseconds that a conversion waits for who holds a page */
-#define HOLD_TRIES	100
+/*
+ * Seconds that a conversion waits for who holds a page. KVM tries for a while itself
+ * each time, which is not in our hands.
+ */
+#define HOLD_SECONDS	0.1
 
 static int create_restricted(struct vm *vm)
 {
@@ -394,10 +397,11 @@ bool vm_is_ram(const struct vm *vm, u64 gpa, u64 size)
 /* Until it gives up, who holds the pages may be done with them. */
 static int set_private_in_place(struct vm *vm, u64 gpa, u64 size)
 {
-	unsigned int tries = HOLD_TRIES;
+	double until = now() + HOLD_SECONDS;
 	int ret;
 
-	while ((ret = set_attributes(vm, gpa, size, true)) == -EAGAIN && tries--)
+	while ((ret = set_attributes(vm, gpa, size, true)) == -EAGAIN && now() < until &&
+	       !vm_ended(vm))
 		usleep(1000);
 	return ret;
 }
@@ -507,7 +511,7 @@ static int take_back_in_place(struct vm *vm, u64 gpa, u64 size)
 	if (!before)
 		return -1;
 	shared_remove(vm, gpa, size);
-	vhost_blk_sync(vm);
+	vhost_blk_sync(vm, 1);
 	ret = set_private_in_place(vm, gpa, size);
 	if (ret == -EAGAIN) {
 		vm->counts.conversions_busy++;
@@ -515,7 +519,7 @@ static int take_back_in_place(struct vm *vm, u64 gpa, u64 size)
 			ret = -1;
 		} else {
 			shared_restore(vm, before, nr);
-			vhost_blk_sync(vm);
+			vhost_blk_sync(vm, 0);
 		}
 	}
 	free(before);
@@ -528,10 +532,11 @@ static int convert_in_place(struct vm *vm, u64 gpa, u64 size, bool to_private)
 
 	if (shared_reserve(vm))
 		return -1;
+	vhost_blk_begin(vm);
 	if (to_private)
 		return take_back_in_place(vm, gpa, size);
 	ret = share_in_place(vm, gpa, size);
-	vhost_blk_sync(vm);
+	vhost_blk_sync(vm, 0);
 	return ret;
 }
 

@@ -105,14 +105,14 @@ static bool receive(int sock, int *fd)
 	       recv(sock, payload, message.size, MSG_WAITALL) == (ssize_t)message.size;
 }
 
-static void serve(int sock)
+static void serve(int sock, unsigned int self)
 {
 	int fd = -1;
 
 	while (receive(sock, &fd)) {
 		world->requests[message.request]++;
 		take(fd);
-		if ((int)message.request == world->stalls_at) {
+		if ((int)message.request == world->stalls_at && self == world->staller) {
 			world->unanswered++;
 			continue;
 		}
@@ -129,18 +129,23 @@ static void serve(int sock)
 
 const char *backend_start(void)
 {
-	static struct sockaddr_un address = { .sun_family = AF_UNIX };
+	static struct sockaddr_un addresses[2];
+	static unsigned int nr;
+	struct sockaddr_un *address = &addresses[nr];
 	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
 
-	snprintf(address.sun_path, sizeof(address.sun_path), "/tmp/rmvm_test.%d", getpid());
-	unlink(address.sun_path);
-	if (bind(fd, (struct sockaddr *)&address, sizeof(address)) || listen(fd, 1))
-		err(1, "%s", address.sun_path);
+	address->sun_family = AF_UNIX;
+	snprintf(address->sun_path, sizeof(address->sun_path), "/tmp/rmvm_test.%d.%u", getpid(),
+		 nr);
+	unlink(address->sun_path);
+	if (bind(fd, (struct sockaddr *)address, sizeof(*address)) || listen(fd, 1))
+		err(1, "%s", address->sun_path);
 	if (!fork()) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		serve(accept(fd, NULL, NULL));
+		serve(accept(fd, NULL, NULL), nr);
 		for (;;)
 			pause();	/* with all that it was given */
 	}
-	return address.sun_path;
+	nr++;
+	return address->sun_path;
 }

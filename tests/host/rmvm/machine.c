@@ -141,6 +141,8 @@ static int set_attributes(const struct kvm_memory_attributes *a)
 	}
 	for (i = a->address / PAGE; i < (a->address + a->size) / PAGE && i < MAX_PAGES; i++) {
 		if (private && world->held && i == world->held / PAGE) {
+			world->tries++;
+			world->skew += world->holding_takes;
 			errno = EAGAIN;
 			return -1;
 		}

@@ -34,6 +34,8 @@ struct world {
 	bool no_punch, no_window;	/* they fail */
 	int no_private;			/* the error when pages are to be private, or 0 */
 	uint64_t held;			/* a page that cannot be private, or 0 */
+	double holding_takes;		/* seconds until the kernel says so */
+	unsigned int tries;		/* to make it private */
 	unsigned int sharing_takes;	/* microseconds */
 	unsigned int punch_takes;	/* microseconds */
 	double skew;			/* seconds that the clock is ahead */
@@ -50,6 +52,7 @@ struct world {
 	/* How it behaves */
 	double lag;			/* seconds that each answer takes */
 	int stalls_at;			/* the request that is not answered */
+	unsigned int staller;		/* by which of the backends */
 	bool fills_kick;
 	bool no_slots;
 
@@ -116,7 +119,7 @@ uint64_t eventfd_id(int fd);
 /* shared.c: does rmvm's set of ranges do as a set does? */
 bool shared_is_a_set(void);
 
-/* backend.c: its socket's path */
+/* backend.c: its socket's path, the next one's when it is called again */
 const char *backend_start(void);
 
 #endif /* MACHINE_H */

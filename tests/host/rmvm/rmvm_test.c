@@ -702,14 +702,19 @@ FIXTURE_TEARDOWN(disk)
 	unlink(self->plan.args[2]);
 }
 
+static void start_disk_at(unsigned int device, uint64_t queue)
+{
+	g_convert(queue, 1, false);
+	g_device_enable(device);
+	g_device_features(device, VERSION_1);
+	g_device_status(device, SET_STATUS_OK);
+	g_device_queue(device, 0, queue);
+	g_device_status(device, SET_DRIVER_OK);
+}
+
 static void start_disk(void)
 {
-	g_convert(Q, 1, false);
-	g_device_enable(0);
-	g_device_features(0, VERSION_1);
-	g_device_status(0, SET_STATUS_OK);
-	g_device_queue(0, 0, Q);
-	g_device_status(0, SET_DRIVER_OK);
+	start_disk_at(0, Q);
 }
 
 static void uses_a_disk(void)
@@ -755,6 +760,103 @@ TEST_F(disk, limit_is_for_the_operation)
 	EXPECT_EQ(ENDED, run(&self->plan));
 	EXPECT_EQ(2, world->requests[38]);	/* REM_MEM_REG */
 	EXPECT_FALSE(IS_SHARED(P));
+}
+
+static void fails_to_convert_with_a_slow_backend(void)
+{
+	int64_t ret;
+
+	start_disk();
+	g_convert(P, 1, false);
+	world->held = P;
+	world->lag = 6;
+	ret = g_convert(P, 1, true);
+	world->lag = 0;
+	world->notes[0] = ret == -EAGAIN;
+	world->notes[1] = world->windows - world->revoked;
+	world->notes[2] = IS_SHARED(P);
+	end_guest();
+}
+
+/* What is taken from a backend, and given to it again, too */
+TEST_F(disk, limit_is_for_a_conversion_that_fails)
+{
+	self->plan.guest[0] = fails_to_convert_with_a_slow_backend;
+	EXPECT_EQ(ENDED, run(&self->plan));
+	EXPECT_EQ(1, world->requests[38]);
+	EXPECT_EQ(1, world->notes[0]);
+	EXPECT_EQ(0, world->notes[1]);
+	EXPECT_EQ(1, world->notes[2]);
+}
+
+static void shares_with_two_backends(void)
+{
+	start_disk();
+	start_disk_at(1, Q2);
+	world->lag = world->notes[0];
+	g_convert(P, 1, false);
+	world->lag = 0;
+	world->notes[1] = world->windows - world->revoked;
+	world->notes[2] = g_device_status_now(1);
+	end_guest();
+}
+
+static void run_with_two_backends(struct plan *plan, void (*guest)(void))
+{
+	plan->args[4] = plan->args[1];
+	plan->args[5] = backend_start();
+	plan->guest[0] = guest;
+	if (run(plan) != ENDED)
+		world->notes[1] = UINT64_MAX;
+	unlink(plan->args[5]);
+}
+
+/* Neither takes more than the limit, but both. */
+TEST_F(disk, limit_is_for_all_backends)
+{
+	world->notes[0] = 6;
+	self->plan.args[3] = "--backend-timeout=10";
+	run_with_two_backends(&self->plan, shares_with_two_backends);
+	EXPECT_EQ(0, world->notes[1]);
+}
+
+static void shares_beside_one_that_is_silent(void)
+{
+	start_disk();
+	start_disk_at(1, Q2);
+	world->stalls_at = 37;			/* ADD_MEM_REG */
+	g_convert(P, 1, false);
+	/* The other one has both queues and the page. */
+	world->notes[1] = world->windows - world->revoked;
+	world->notes[2] = g_device_status_now(1);
+	end_guest();
+}
+
+TEST_F(disk, backend_that_is_silent_takes_no_time_of_others)
+{
+	self->plan.args[3] = "--backend-timeout=4";
+	run_with_two_backends(&self->plan, shares_beside_one_that_is_silent);
+	EXPECT_EQ(1, world->unanswered);
+	EXPECT_EQ(3, world->notes[1]);
+	EXPECT_EQ(SET_DRIVER_OK, world->notes[2]);
+}
+
+static void takes_back_what_is_held(void)
+{
+	g_convert(P, 1, false);
+	world->held = P;
+	world->holding_takes = 1;
+	world->notes[0] = g_convert(P, 1, true) == -EAGAIN;
+	end_guest();
+}
+
+/* And not so many times, each of which takes its time in the kernel */
+TEST_F(disk, held_page_is_tried_for_a_tenth_of_a_second)
+{
+	self->plan.guest[0] = takes_back_what_is_held;
+	EXPECT_EQ(ENDED, run(&self->plan));
+	EXPECT_EQ(1, world->notes[0]);
+	EXPECT_EQ(1, world->tries);
 }
 
 static void waits_for_the_backend(void)
