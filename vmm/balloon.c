@@ -33,6 +33,7 @@
 
 static struct balloon {
 	struct virtio_dev dev;
+	bool misplaced, visible;	/* the queue was, which was said; guarded by dev.lock */
 
 	/*
 	 * Guards what follows, inside of vm->mem_lock. Held for one report at a
@@ -44,6 +45,7 @@ static struct balloon {
 	u64 desc, avail, used;		/* offsets in the page */
 	u16 next;
 	bool broken;			/* the driver is to hear of it */
+	bool ahead;			/* the queue's index was, which was said */
 } balloon = {
 	.lock = PTHREAD_MUTEX_INITIALIZER,
 };
@@ -99,7 +101,8 @@ static bool serve_one(struct vm *vm)
 	used = (void *)(balloon.page.at + balloon.used);
 	ahead = __atomic_load_n(&avail->idx, __ATOMIC_ACQUIRE) - balloon.next;
 	if (ahead > QUEUE_SIZE) {
-		fail("the balloon's queue has more in it than there is room for");
+		fail_once(&balloon.ahead,
+			  "the balloon's queue has more in it than there is room for");
 		balloon.broken = true;
 	}
 	if (!ahead || balloon.broken)
@@ -164,11 +167,12 @@ static int start(struct virtio_dev *dev)
 	    queue->device - gpa > PAGE - 512 || queue->desc - gpa > PAGE - 512 ||
 	    (queue->desc | queue->device) % 4 || queue->driver % 2 ||
 	    !vm_is_ram(vm, gpa, PAGE))
-		return fail("the balloon's queue is not in one page");
+		return fail_once(&balloon.misplaced, "the balloon's queue is not in one page");
 	pthread_mutex_lock(&vm->mem_lock);
 	if (vm->in_place && vm->opt->nr_disks &&
 	    (shared_covers(vm, gpa, PAGE) || vhost_blk_has(gpa)))
-		ret = fail("the balloon's queue is in a page that backends can write to");
+		ret = fail_once(&balloon.visible,
+				"the balloon's queue is in a page that backends can write to");
 	else
 		ret = vm_borrow(vm, &page, gpa);
 	if (!ret) {

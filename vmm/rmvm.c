@@ -10,6 +10,8 @@
  */
 #include <errno.h>
 #include <getopt.h>
+#include <limits.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -66,16 +68,36 @@ double now(void)
 	return ts.tv_sec + ts.tv_nsec / 1e9;
 }
 
-static void vfail(const char *reason, const char *fmt, va_list args)
+/*
+ * The caller may have locks, and the guest the choice of the moment: who reads the
+ * messages must not hold it up. One that there is no room for is lost. A pipe that
+ * has room takes PIPE_BUF at once, unless another process was faster.
+ */
+static void vsay(const char *reason, const char *fmt, va_list args)
 {
+	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+	struct pollfd to = { .fd = STDERR_FILENO, .events = POLLOUT };
 	/* The terminal may be raw. */
 	const char *end = isatty(STDERR_FILENO) ? "\r\n" : "\n";
+	char text[PIPE_BUF - 512], line[PIPE_BUF];
+	int len;
 
-	flockfile(stderr);
-	fputs("rmvm: ", stderr);
-	vfprintf(stderr, fmt, args);
-	fprintf(stderr, "%s%s%s", reason ? ": " : "", reason ?: "", end);
-	funlockfile(stderr);
+	vsnprintf(text, sizeof(text), fmt, args);
+	len = snprintf(line, sizeof(line), "rmvm: %s%s%.256s%s", text, reason ? ": " : "",
+		       reason ?: "", end);
+	pthread_mutex_lock(&lock);
+	if (poll(&to, 1, 0) > 0 && write(STDERR_FILENO, line, len) < len)
+		len = 0;		/* and nobody to tell */
+	pthread_mutex_unlock(&lock);
+}
+
+void say(const char *fmt, ...)
+{
+	va_list args;
+
+	va_start(args, fmt);
+	vsay(NULL, fmt, args);
+	va_end(args);
 }
 
 int fail(const char *fmt, ...)
@@ -83,8 +105,21 @@ int fail(const char *fmt, ...)
 	va_list args;
 
 	va_start(args, fmt);
-	vfail(NULL, fmt, args);
+	vsay(NULL, fmt, args);
 	va_end(args);
+	return -1;
+}
+
+/* What a guest can bring about again and again must not fill a log. */
+int fail_once(bool *said, const char *fmt, ...)
+{
+	va_list args;
+
+	va_start(args, fmt);
+	if (!*said)
+		vsay(NULL, fmt, args);
+	va_end(args);
+	*said = true;
 	return -1;
 }
 
@@ -94,7 +129,7 @@ int fail_errno(const char *fmt, ...)
 	va_list args;
 
 	va_start(args, fmt);
-	vfail(reason, fmt, args);
+	vsay(reason, fmt, args);
 	va_end(args);
 	return -1;
 }
@@ -294,7 +329,7 @@ static void on_kick(int sig)
 	(void)sig;
 }
 
-/* Something holds up the end: stderr is a pipe that nobody reads, for example. */
+/* Something holds up the end: the summary goes to a pipe that nobody reads, for example. */
 static void on_alarm(int sig)
 {
 	(void)sig;

@@ -265,7 +265,9 @@ void stats_fdinfo(struct vm *vm, FILE *to);
 
 /* rmvm.c */
 double now(void);
+__printf(1, 2) void say(const char *fmt, ...);
 __printf(1, 2) int fail(const char *fmt, ...);
+__printf(2, 3) int fail_once(bool *said, const char *fmt, ...);
 __printf(1, 2) int fail_errno(const char *fmt, ...);
 
 #endif /* RMVM_H */

@@ -54,7 +54,10 @@ struct disk {
 	bool slots;			/* regions come and go one by one */
 	bool wanted;			/* a driver is there: the backend gets regions */
 	bool started;
-	bool full;			/* it did not get all, which was said */
+	/* What was said */
+	bool full;			/* it did not get all */
+	bool no_queue;			/* at its start */
+	bool queue_lost;
 	unsigned int max_regions;
 	unsigned int nr_regions;
 	struct window regions[MAX_REGIONS];
@@ -104,10 +107,9 @@ static int add_region(struct disk *disk, const struct range *range)
 	struct window *window = &disk->regions[disk->nr_regions];
 
 	if (disk->nr_regions == disk->max_regions) {
-		if (!disk->full)
-			fail("%s: the backend takes no more than %u regions; %#llx is not one",
-			     disk->vu.path, disk->max_regions, range->gpa);
-		disk->full = true;
+		fail_once(&disk->full,
+			  "%s: the backend takes no more than %u regions; %#llx is not one",
+			  disk->vu.path, disk->max_regions, range->gpa);
 		return 1;
 	}
 	if (window_open(disk->dev.vm, window, range->gpa, range->size))
@@ -296,7 +298,9 @@ static int start_queue(struct disk *disk)
 	};
 
 	if (!queue_covered(disk, in_region))
-		return fail("%s: the guest does not share the queue of this disk", disk->vu.path);
+		return fail_once(&disk->no_queue,
+				 "%s: the guest does not share the queue of this disk",
+				 disk->vu.path);
 	disk->started = !set_state(disk, VHOST_USER_SET_VRING_NUM, queue->size) &&
 			!set_state(disk, VHOST_USER_SET_VRING_BASE, 0) &&
 			!vhost_user_set(&disk->vu, VHOST_USER_SET_VRING_ADDR, &address,
@@ -330,7 +334,8 @@ static void withdraw(struct disk *disk)
 static void sync_disk(struct disk *disk)
 {
 	if (disk->started && !queue_covered(disk, is_shared)) {
-		fail("%s: the guest no longer shares the queue of this disk", disk->vu.path);
+		fail_once(&disk->queue_lost,
+			  "%s: the guest no longer shares the queue of this disk", disk->vu.path);
 		stop_queue(disk);
 	}
 	sync_regions(disk);

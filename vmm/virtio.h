@@ -88,6 +88,7 @@ struct virtio_dev {
 	u32 accepted_select;
 	u16 queue_select;
 	u8 status;
+	bool overlaps;		/* another one, which was said */
 	unsigned int nr_queues;
 	struct virtio_queue queues[MAX_QUEUES];
 	struct msix msix;	/* line N is queue N, the last one the configuration */

@@ -149,7 +149,7 @@ static void start(struct virtio_dev *dev)
 	unsigned int i;
 
 	if (pci_overlaps(&dev->pci))
-		failed = fail("the guest has two devices at one address");
+		failed = fail_once(&dev->overlaps, "the guest has two devices at one address");
 	else
 		failed = dev->ops->start(dev);
 	for (i = 0; i < dev->nr_queues && !failed; i++)

@@ -189,10 +189,8 @@ static int add_ram(struct vm *vm)
 		struct ram *ram = &vm->ram[i];
 
 		if (vm->opt->verbose)
-			fprintf(stderr, "rmvm: ram gpa %#llx size %#llx host %#llx fd %d\n",
-				ram->gpa, ram->size,
-				(u64)(uintptr_t)vm->host + ram->offset,
-				vm->mem_fd);
+			say("ram gpa %#llx size %#llx host %#llx fd %d", ram->gpa, ram->size,
+			    (u64)(uintptr_t)vm->host + ram->offset, vm->mem_fd);
 		if (vm->private ? add_private_slot(vm, i, ram) :
 		    add_ordinary_slot(vm, i, ram->gpa, ram->size, vm->host + ram->offset) ||
 		    shared_reserve(vm))

@@ -173,7 +173,7 @@ int window_open(struct vm *vm, struct window *window, u64 gpa, u64 size)
 		return fail_errno("no window for %#llx, %llu bytes", gpa, size);
 	vm->counts.windows++;
 	if (vm->opt->verbose)
-		fprintf(stderr, "rmvm: window gpa %#llx size %#llx fd %d\n", gpa, size, window->fd);
+		say("window gpa %#llx size %#llx fd %d", gpa, size, window->fd);
 	return 0;
 }
 
@@ -186,6 +186,5 @@ void window_close(struct vm *vm, struct window *window)
 		fail_errno("RESTRICTEDMEM_REVOKE");
 	close(window->fd);
 	if (vm->opt->verbose)
-		fprintf(stderr, "rmvm: no window gpa %#llx size %#llx\n", window->gpa,
-			window->size);
+		say("no window gpa %#llx size %#llx", window->gpa, window->size);
 }

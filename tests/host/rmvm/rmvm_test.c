@@ -310,11 +310,6 @@ static bool takes_sigterm(const char *line)
 	return sscanf(line, "SigBlk: %llx", &blocked) == 1 && !(blocked >> (SIGTERM - 1) & 1);
 }
 
-static bool writes_to_stderr(const char *line)
-{
-	return !strncmp(line, "1 0x2 ", 6);
-}
-
 /* But for the one that waits for it: which of them has it otherwise, is chance. */
 TEST_F(vm, signal_is_not_for_the_devices_threads)
 {
@@ -702,14 +697,19 @@ FIXTURE_TEARDOWN(disk)
 	unlink(self->plan.args[2]);
 }
 
-static void start_disk_at(unsigned int device, uint64_t queue)
+static void start_disk_privately(unsigned int device, uint64_t queue)
 {
-	g_convert(queue, 1, false);
 	g_device_enable(device);
 	g_device_features(device, VERSION_1);
 	g_device_status(device, SET_STATUS_OK);
 	g_device_queue(device, 0, queue);
 	g_device_status(device, SET_DRIVER_OK);
+}
+
+static void start_disk_at(unsigned int device, uint64_t queue)
+{
+	g_convert(queue, 1, false);
+	start_disk_privately(device, queue);
 }
 
 static void start_disk(void)
@@ -899,27 +899,106 @@ TEST_F(disk, discard_does_not_wait_for_a_backend)
 
 static void makes_it_complain(void)
 {
-	g_device_enable(0);
-	g_device_features(0, VERSION_1);
-	g_device_status(0, SET_STATUS_OK);
-	g_device_queue(0, 0, Q);
-	g_device_status(0, SET_DRIVER_OK);	/* it does not share the queue */
+	start_disk_privately(0, Q);
+	world->notes[0] = 1;
+	g_convert(P, 1, false);
+	end_guest();
 }
 
-TEST_F(disk, end_does_not_wait_for_who_reads_messages)
+/* The writing end of a pipe that nobody reads */
+static int full_pipe(void)
 {
 	char text[4096] = "";
 	int ends[2];
 
-	ASSERT_EQ(0, pipe2(ends, O_NONBLOCK));
+	if (pipe2(ends, O_NONBLOCK))
+		return -1;
 	while (write(ends[1], text, sizeof(text)) > 0)
 		;
 	fcntl(ends[1], F_SETFL, 0);
-	self->plan.err = ends[1];
+	return ends[1];
+}
+
+TEST_F(disk, messages_that_nobody_reads_stop_no_vcpu)
+{
+	self->plan.args[3] = "--verbose";
+	self->plan.err = full_pipe();
 	self->plan.guest[0] = makes_it_complain;
+	EXPECT_EQ(ENDED, run(&self->plan));
+	EXPECT_EQ(1, world->notes[0]);
+}
+
+TEST_F(vm, end_does_not_wait_for_who_reads_the_summary)
+{
+	self->plan.args[0] = "--stats";
+	self->plan.err = full_pipe();
+	self->plan.guest[0] = says_that_it_runs;
 	self->pid = machine_start(&self->plan);
-	until(count_threads(self->pid, "syscall", writes_to_stderr));
+	until(world->notes[0]);
 	EXPECT_EQ(KILLED, term(self->pid));
+}
+
+static void move_bars(uint64_t first, uint64_t second)
+{
+	g_out(0xcf8, 0x80000000 | 1 << 11 | 0x10, 4);
+	g_out(0xcfc, first, 4);
+	g_out(0xcf8, 0x80000000 | 2 << 11 | 0x10, 4);
+	g_out(0xcfc, second, 4);
+}
+
+static void makes_it_complain_of_everything(void)
+{
+	int i;
+
+	g_convert(P, 1, false);
+	for (i = 0; i < 3; i++) {
+		start_disk_privately(0, Q);
+		start_disk();
+		start_balloon(1, P);
+		start_balloon(1, Q2 + 2048);
+		g_convert(Q, 1, true);
+		start_balloon(1, Q2);
+		avail_of(Q2)->idx = RING_SIZE + 1;
+		kick(1, 2);
+		until(g_device_status_now(1) & NEEDS_RESET);
+		g_device_status(1, 0);
+		move_bars(BAR(1), BAR(1));
+		start_disk_privately(1, Q);
+		g_device_status(1, 0);
+		move_bars(BAR(0), BAR(1));
+	}
+	end_guest();
+}
+
+static unsigned int count(const char *text, const char *what)
+{
+	unsigned int nr = 0;
+
+	while ((text = strstr(text, what))) {
+		text++;
+		nr++;
+	}
+	return nr;
+}
+
+TEST_F(disk, guest_does_not_fill_a_log)
+{
+	static char text[65536];
+	int ends[2];
+
+	ASSERT_EQ(0, pipe(ends));
+	self->plan.args[3] = "--balloon";
+	self->plan.err = ends[1];
+	self->plan.guest[0] = makes_it_complain_of_everything;
+	EXPECT_EQ(ENDED, run(&self->plan));
+	close(ends[1]);
+	ASSERT_LT(0, read(ends[0], text, sizeof(text) - 1));
+	EXPECT_EQ(1, count(text, "does not share the queue of this disk"));
+	EXPECT_EQ(1, count(text, "no longer shares the queue of this disk"));
+	EXPECT_EQ(1, count(text, "balloon's queue is in a page that backends can write to"));
+	EXPECT_EQ(1, count(text, "balloon's queue is not in one page"));
+	EXPECT_EQ(1, count(text, "balloon's queue has more in it"));
+	EXPECT_EQ(1, count(text, "two devices at one address"));
 }
 
 static bool call_is_heard(void)
@@ -1104,12 +1183,7 @@ static void moves_a_bar_over_another(void)
 {
 	g_device_enable(0);
 	g_device_enable(1);
-	g_out(0xcf8, 0x80000000 | 2 << 11 | 0x10, 4);
-	g_out(0xcfc, BAR(0), 4);
-	g_out(0xcf8, 0x80000000 | 1 << 11 | 0x10, 4);
-	g_out(0xcfc, BAR(1), 4);
-	g_out(0xcf8, 0x80000000 | 2 << 11 | 0x10, 4);
-	g_out(0xcfc, BAR(1), 4);
+	move_bars(BAR(1), BAR(1));
 	g_convert(Q, 1, false);
 	/* What is there now is one of the two. */
 	g_device_features(1, VERSION_1);
