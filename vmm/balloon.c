@@ -30,6 +30,7 @@
 #define QUEUE_SIZE	32	/* what Linux reports at a time */
 #define REPORTING	2	/* behind those to inflate and deflate, which do nothing */
 #define CLASS_OTHER	0x00ff00
+#define PIECE		(64 * MIB)	/* that is freed without a look at who waits */
 
 static struct balloon {
 	struct virtio_dev dev;
@@ -37,7 +38,8 @@ static struct balloon {
 
 	/*
 	 * Guards what follows, inside of vm->mem_lock. Held for one report at a
-	 * time; the thread that serves them lets all go first who want it.
+	 * time, and not for all of one that is long: the thread that serves them
+	 * lets all go first who want it.
 	 */
 	pthread_mutex_t lock;
 	unsigned int waiting;
@@ -67,6 +69,27 @@ static struct vring_desc *desc_at(u16 i)
 	return (struct vring_desc *)(balloon.page.at + balloon.desc) + i % QUEUE_SIZE;
 }
 
+/* Does somebody want the queue, or an end? A report is a hint: the rest of it can stay. */
+static bool is_wanted(struct vm *vm)
+{
+	return __atomic_load_n(&balloon.waiting, __ATOMIC_RELAXED) || vm_ended(vm);
+}
+
+/* In pieces, which are whole pages of a pool: a block is up to 4 GiB. */
+static void serve_block(struct vm *vm, u64 gpa, u64 end)
+{
+	u64 piece = vm->opt->pool > PIECE ? vm->opt->pool : PIECE;
+
+	while (gpa < end && !is_wanted(vm)) {
+		u64 next = (gpa / piece + 1) * piece;
+
+		if (next > end)
+			next = end;
+		vm_discard(vm, gpa, next - gpa);
+		gpa = next;
+	}
+}
+
 /*
  * Punches the blocks of one report. The guest may change any word of the queue
  * at any time: each is read once.
@@ -75,13 +98,13 @@ static void serve_report(struct vm *vm, u16 head)
 {
 	u16 i = head, nr;
 
-	for (nr = 0; nr < QUEUE_SIZE; nr++) {
+	for (nr = 0; nr < QUEUE_SIZE && !is_wanted(vm); nr++) {
 		struct vring_desc desc;
 
 		memcpy(&desc, (const void *)desc_at(i), sizeof(desc));
 		__atomic_signal_fence(__ATOMIC_SEQ_CST);
 		if (vm_is_ram(vm, desc.addr, desc.len))
-			vm_discard(vm, desc.addr, desc.len);
+			serve_block(vm, desc.addr, desc.addr + desc.len);
 		if (!(desc.flags & VRING_DESC_F_NEXT))
 			break;
 		i = desc.next;

@@ -580,6 +580,82 @@ TEST_F(vm, queue_that_never_ends_does_not_delay_the_end)
 	EXPECT_EQ(TIMEOUT, run(&self->plan));
 }
 
+/* One report, as long as can be */
+static void report_chain(const struct vring_desc *block, unsigned int nr)
+{
+	struct vring_desc *desc;
+	unsigned int i;
+
+	start_balloon(0, Q);
+	desc = g_ram(Q);
+	for (i = 0; i < nr; i++) {
+		desc[i] = *block;
+		desc[i].flags = i + 1 < nr ? VRING_DESC_F_NEXT : 0;
+		desc[i].next = i + 1;
+	}
+	avail_of(Q)->ring[0] = 0;
+	world->punches = 0;
+	__atomic_store_n(&avail_of(Q)->idx, 1, __ATOMIC_RELEASE);
+	kick(0, 2);
+}
+
+static void resets_during_a_report(void)
+{
+	world->punch_takes = 100000;
+	report_chain(&(struct vring_desc){ P, PAGE }, RING_SIZE);
+	until(world->punches);
+	g_device_status(0, 0);
+	world->notes[1] = world->punches;
+	end_guest();
+}
+
+TEST_F(vm, long_report_delays_no_reset)
+{
+	self->plan.args[0] = "--balloon";
+	self->plan.guest[0] = resets_during_a_report;
+	EXPECT_EQ(ENDED, run(&self->plan));
+	EXPECT_GT(RING_SIZE / 2, world->notes[1]);
+}
+
+static void report_block(uint64_t gpa, uint32_t len)
+{
+	report_chain(&(struct vring_desc){ gpa, len }, 1);
+	until(__atomic_load_n(&used_of(Q)->idx, __ATOMIC_ACQUIRE));
+	world->notes[0] = world->punches;
+	end_guest();
+}
+
+static void reports_a_large_block(void)
+{
+	report_block(0x10000000, 0x10000000);
+}
+
+static void reports_a_page_of_the_pool(void)
+{
+	report_block(0x20000000, 0x60000000);
+}
+
+/* Of 64 MiB: there it looks who waits. */
+TEST_F(vm, large_block_is_freed_in_pieces)
+{
+	self->plan.args[0] = "--balloon";
+	self->plan.args[1] = "--memory=1G";
+	self->plan.guest[0] = reports_a_large_block;
+	EXPECT_EQ(ENDED, run(&self->plan));
+	EXPECT_EQ(4, world->notes[0]);
+}
+
+/* Only whole pages of it can be freed. */
+TEST_F(vm, large_block_of_a_pool_is_freed_in_whole_pages)
+{
+	self->plan.args[0] = "--balloon";
+	self->plan.args[1] = "--memory=2G";
+	self->plan.args[2] = "--pool=1G";
+	self->plan.guest[0] = reports_a_page_of_the_pool;
+	EXPECT_EQ(ENDED, run(&self->plan));
+	EXPECT_EQ(1, world->notes[0]);
+}
+
 static void takes_the_queue_back(void)
 {
 	start_balloon(0, Q);
