@@ -155,6 +155,20 @@ static bool serve_queue(struct vm *vm)
 	return !broken;
 }
 
+/* The driver may have reset the device since, and another one is not to hear of it. */
+static void tell_the_driver(void)
+{
+	bool broken;
+
+	pthread_mutex_lock(&balloon.dev.lock);
+	pthread_mutex_lock(&balloon.lock);
+	broken = balloon.broken;
+	pthread_mutex_unlock(&balloon.lock);
+	if (broken)
+		virtio_failed(&balloon.dev);
+	pthread_mutex_unlock(&balloon.dev.lock);
+}
+
 static void *balloon_thread(void *arg)
 {
 	const struct virtio_queue *queue = &balloon.dev.queues[REPORTING];
@@ -166,13 +180,10 @@ static void *balloon_thread(void *arg)
 		poll(&kick, 1, -1);
 		if (read(kick.fd, &count, sizeof(count)) < 0)
 			continue;
-		if (serve_queue(vm)) {
+		if (serve_queue(vm))
 			virtio_signal(queue->call);
-			continue;
-		}
-		pthread_mutex_lock(&balloon.dev.lock);
-		virtio_failed(&balloon.dev);
-		pthread_mutex_unlock(&balloon.dev.lock);
+		else
+			tell_the_driver();
 	}
 	return NULL;
 }

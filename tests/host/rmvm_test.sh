@@ -14,7 +14,8 @@ trap 'rm -rf "$work"' EXIT
 
 flags=(-std=gnu11 -O1 -g -Wall -pthread -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -Iinclude/uapi
 	-fsanitize=address -fsanitize=undefined -fno-sanitize-recover=undefined)
-wrap=(open64 ioctl fallocate64 mmap64 clock_gettime alarm)
+wrap=(open64 ioctl fallocate64 mmap64 clock_gettime alarm
+	pthread_mutex_lock pthread_mutex_unlock)
 sources=()
 for source in "$vmm"/*.[cS]; do
 	case ${source##*/} in

@@ -56,6 +56,8 @@ struct cpu {
 static struct cpu cpus[MAX_CPUS];
 static unsigned int nr_cpus;
 static __thread struct cpu *self;
+static __thread bool runs_vcpu;
+static __thread unsigned int nr_locks;	/* that this thread has */
 
 static int mem_fd = -1;
 static char *host;			/* the user half of the RAM slot, or NULL */
@@ -104,6 +106,23 @@ int __wrap_clock_gettime(clockid_t clock, struct timespec *ts)
 unsigned int __wrap_alarm(unsigned int seconds)
 {
 	return __real_alarm(plan ? (seconds + 9) / 10 : seconds);
+}
+
+/* The moment before a lock is had: what others do with it meanwhile is the test's. */
+int __wrap_pthread_mutex_lock(pthread_mutex_t *lock)
+{
+	if (!nr_locks++ && world->waits_at_lock && !runs_vcpu && getpid() != gettid() &&
+	    !--world->waits_at_lock) {
+		world->waits = true;
+		until(!world->waits);
+	}
+	return __real_pthread_mutex_lock(lock);
+}
+
+int __wrap_pthread_mutex_unlock(pthread_mutex_t *lock)
+{
+	nr_locks--;
+	return __real_pthread_mutex_unlock(lock);
 }
 
 int __wrap_fallocate64(int fd, int mode, off_t offset, off_t len)
@@ -241,6 +260,7 @@ static int run_vcpu(int fd)
 	struct cpu *cpu = cpus;
 	struct timespec ts;
 
+	runs_vcpu = true;
 	while (cpu->fd != fd)
 		cpu++;
 	if (cpu->exited)

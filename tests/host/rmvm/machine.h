@@ -9,6 +9,7 @@
 #ifndef MACHINE_H
 #define MACHINE_H
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -39,6 +40,12 @@ struct world {
 	unsigned int sharing_takes;	/* microseconds */
 	unsigned int punch_takes;	/* microseconds */
 	double skew;			/* seconds that the clock is ahead */
+	/*
+	 * A device's thread that has no lock waits before it has its next one, the Nth
+	 * from now on (0: it does not): it waits as long as this is set.
+	 */
+	unsigned int waits_at_lock;
+	bool waits;
 	uint64_t irqfds[16];		/* ids of the eventfds, or 0 */
 	int ioeventfds;			/* there are */
 
@@ -112,6 +119,10 @@ int __wrap_fallocate64(int fd, int mode, off_t offset, off_t len);
 void *__wrap_mmap64(void *addr, size_t len, int prot, int flags, int fd, off_t offset);
 int __wrap_clock_gettime(clockid_t clock, struct timespec *ts);
 unsigned int __real_alarm(unsigned int seconds);
+int __real_pthread_mutex_lock(pthread_mutex_t *lock);
+int __wrap_pthread_mutex_lock(pthread_mutex_t *lock);
+int __real_pthread_mutex_unlock(pthread_mutex_t *lock);
+int __wrap_pthread_mutex_unlock(pthread_mutex_t *lock);
 unsigned int __wrap_alarm(unsigned int seconds);
 
 uint64_t eventfd_id(int fd);

@@ -477,13 +477,11 @@ static void kick(unsigned int device, unsigned int queue)
 	g_write(NOTIFY(device, queue), queue, 4);
 }
 
-static void reports(void)
+static void report_pages(void)
 {
-	struct vring_desc *desc;
+	struct vring_desc *desc = g_ram(Q);
 	int i;
 
-	start_balloon(0, Q);
-	desc = g_ram(Q);
 	for (i = 0; i < RING_SIZE; i++) {
 		desc[i] = (struct vring_desc){ P + i * PAGE, PAGE, 0, 0 };
 		avail_of(Q)->ring[i] = i;
@@ -494,6 +492,12 @@ static void reports(void)
 	until(__atomic_load_n(&used_of(Q)->idx, __ATOMIC_ACQUIRE) == RING_SIZE);
 	world->notes[0] = g_device_status_now(0);
 	end_guest();
+}
+
+static void reports(void)
+{
+	start_balloon(0, Q);
+	report_pages();
 }
 
 TEST_F(vm, balloon_takes_a_full_queue)
@@ -521,6 +525,29 @@ TEST_F(vm, index_beyond_the_queue_breaks_the_balloon)
 {
 	self->plan.args[0] = "--balloon";
 	self->plan.guest[0] = runs_ahead;
+	EXPECT_EQ(ENDED, run(&self->plan));
+	EXPECT_EQ(SET_DRIVER_OK, world->notes[0]);
+}
+
+static void runs_ahead_and_starts_anew(void)
+{
+	start_balloon(0, Q);
+	/* The first is for the queue, the second to tell the driver. */
+	world->waits_at_lock = 2;
+	__atomic_store_n(&avail_of(Q)->idx, RING_SIZE + 1, __ATOMIC_RELEASE);
+	kick(0, 2);
+	until(world->waits);
+	start_balloon(0, Q);
+	avail_of(Q)->idx = 0;
+	used_of(Q)->idx = 0;
+	world->waits = false;
+	report_pages();
+}
+
+TEST_F(vm, driver_does_not_hear_what_the_one_before_has_done)
+{
+	self->plan.args[0] = "--balloon";
+	self->plan.guest[0] = runs_ahead_and_starts_anew;
 	EXPECT_EQ(ENDED, run(&self->plan));
 	EXPECT_EQ(SET_DRIVER_OK, world->notes[0]);
 }
