@@ -357,12 +357,16 @@ static void block_signals(void)
 	pthread_sigmask(SIG_BLOCK, &end_signals, NULL);
 }
 
+/* The end begins here: before the guest runs, too, when nobody waits for it yet. */
 static void *signal_thread(void *arg)
 {
 	int sig;
 
-	while (!sigwait(arg, &sig))
+	while (!sigwait(arg, &sig)) {
+		if (!vm_ended(&vm))
+			alarm(END_SECONDS);
 		vm_end(&vm, END_USER);
+	}
 	return NULL;
 }
 
@@ -388,7 +392,7 @@ static int create(const struct options *opt)
 		return -1;
 
 	for (i = 0; i < opt->nr_disks; i++)
-		if (vhost_blk_add(&vm, opt->disks[i]))
+		if (vm_ended(&vm) || vhost_blk_add(&vm, opt->disks[i]))
 			return -1;
 	if (opt->balloon && balloon_add(&vm))
 		return -1;
@@ -466,7 +470,7 @@ int main(int argc, char **argv)
 	parse_options(&opt, argc, argv);
 	block_signals();
 	if (create(&opt) || serial_init(&vm))
-		return END_ERROR;
+		return vm_ended(&vm) ? vm.end : END_ERROR;
 	run(&opt);
 	serial_exit();
 	if (vm.end == END_TIMEOUT)

@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <pty.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -303,11 +304,31 @@ static unsigned int count_threads(pid_t pid, const char *file, bool (*match)(con
 	return nr;
 }
 
+static bool opens(const char *line)
+{
+	return !strncmp(line, "257 ", 4);	/* openat() */
+}
+
 static bool takes_sigterm(const char *line)
 {
 	unsigned long long blocked;
 
 	return sscanf(line, "SigBlk: %llx", &blocked) == 1 && !(blocked >> (SIGTERM - 1) & 1);
+}
+
+TEST_F(vm, signal_is_heard_before_the_guest_runs)
+{
+	char path[64], option[80];
+
+	snprintf(path, sizeof(path), "/tmp/rmvm_test.%d.fifo", getpid());
+	snprintf(option, sizeof(option), "--kernel=%s", path);
+	ASSERT_EQ(0, mkfifo(path, 0600));
+	self->plan.args[0] = option;
+	self->plan.guest[0] = says_that_it_runs;
+	self->pid = machine_start(&self->plan);
+	until(count_threads(self->pid, "syscall", opens));
+	EXPECT_EQ(KILLED, term(self->pid));
+	unlink(path);
 }
 
 /* But for the one that waits for it: which of them has it otherwise, is chance. */
@@ -986,6 +1007,27 @@ TEST_F(disk, end_does_not_wait_for_a_backend)
 	self->plan.guest[0] = waits_for_the_backend;
 	EXPECT_EQ(TIMEOUT, run(&self->plan));
 	EXPECT_EQ(1, world->unanswered);
+}
+
+TEST_F(disk, signal_is_heard_when_a_backend_says_nothing)
+{
+	self->plan.args[3] = "--backend-timeout=1000";
+	self->plan.guest[0] = waits_for_the_backend;
+	world->stalls_at = 1;			/* GET_FEATURES */
+	self->pid = machine_start(&self->plan);
+	until(world->unanswered);
+	EXPECT_EQ(KILLED, term(self->pid));
+}
+
+/* That it failed then is not the reason. */
+TEST_F(disk, signal_is_the_reason_when_a_backend_fails_after_it)
+{
+	self->plan.args[3] = "--backend-timeout=2";
+	self->plan.guest[0] = waits_for_the_backend;
+	world->stalls_at = 1;
+	self->pid = machine_start(&self->plan);
+	until(world->unanswered);
+	EXPECT_EQ(KILLED, term(self->pid));
 }
 
 TEST_F(disk, discard_does_not_wait_for_a_backend)
