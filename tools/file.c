@@ -379,27 +379,43 @@ static int run_convert(const struct command *command, int argc, char **argv)
 }
 
 /*
- * A command that is given a window is to have no more than that: memory, whoever
- * made it, stays here.
+ * What cannot be looked at may be memory: that is an error. It takes a descriptor,
+ * and there may be none left.
  */
-static int keep_memory(void)
+static int keep_if_memory(int fd)
 {
-	DIR *dir = opendir("/proc/self/fd");
 	struct restrictedmem_fdinfo info;
-	struct dirent *entry;
-	int fd, r = 0;
 
+	if (restrictedmem_fdinfo(fd, &info, sizeof(info)))
+		return errno == ENOTTY || errno == EBADF ? 0 : fail_errno("descriptor %d", fd);
+	if (info.kind == RESTRICTEDMEM_KIND_MEMORY && fcntl(fd, F_SETFD, FD_CLOEXEC))
+		return fail_errno("descriptor %d", fd);
+	return 0;
+}
+
+/*
+ * A command that is given a window is to have no more than that: memory, the window's
+ * own and any other, whoever made it, stays here.
+ */
+static int keep_memory(int memory)
+{
+	struct dirent *entry;
+	int r = 0;
+	DIR *dir;
+
+	if (fcntl(memory, F_SETFD, FD_CLOEXEC))
+		return fail_errno("descriptor %d", memory);
+	dir = opendir("/proc/self/fd");
 	if (!dir)
 		return fail_errno("/proc/self/fd");
-	while (!r && (entry = readdir(dir))) {
-		fd = atoi(entry->d_name);
-		if (!isdigit((unsigned char)*entry->d_name) ||
-		    restrictedmem_fdinfo(fd, &info, sizeof(info)) ||
-		    info.kind != RESTRICTEDMEM_KIND_MEMORY)
-			continue;
-		if (fcntl(fd, F_SETFD, FD_CLOEXEC))
-			r = fail_errno("descriptor %d", fd);
-	}
+	do {
+		errno = 0;
+		entry = readdir(dir);
+		if (entry && isdigit((unsigned char)*entry->d_name))
+			r = keep_if_memory(atoi(entry->d_name));
+		else if (!entry && errno)
+			r = fail_errno("/proc/self/fd");
+	} while (entry && !r);
 	closedir(dir);
 	return r || !unsetenv(FD_VARIABLE) ? r : fail_errno("environment");
 }
@@ -417,7 +433,7 @@ static int run_window(const struct command *command, int argc, char **argv)
 				      request.write ? RESTRICTEDMEM_WINDOW_WRITE : 0);
 	if (window < 0)
 		return fail_errno("RESTRICTEDMEM_WINDOW");
-	r = keep_memory();
+	r = keep_memory(request.fd);
 	if (r)
 		return r;
 	return exec_with(window, request.number, WINDOW_VARIABLE, argv + optind);
