@@ -11,24 +11,41 @@ die() { say "$*"; exit 1; }
 # The lines of the comment at the head of the calling script are its help.
 usage() { sed -n '/^# Usage/,/^[^#]/{s/^# \{0,1\}//p}' "$0"; }
 
+# Is the group's bit for that folder its owner's alone? With umask 002 all have it,
+# and each user a group of that name with nobody else in it. Where there is an ACL,
+# the bit says what others may have at most.
+private_group() { # private_group UID GID FOLDER
+	local user group members
+	IFS=: read -r user _ < <(getent passwd "$1")
+	IFS=: read -r group _ _ members < <(getent group "$2")
+	[[ $user && $group == "$user" && ! $members ]] &&
+		[[ $( (getent passwd "$1"; getent passwd) |
+			awk -F : -v gid="$2" '$4 == gid { print $3 }' | sort -u) == "$1" ]] &&
+		[[ $(ls -ld -- "$3") != ??????????+* ]]
+}
+
 # What is in there is run, and not only by its owner. So it and all folders above
 # are root's, the caller's, or of whom these scripts are, who could as well change
 # them; and who else may write above it can take away only what is theirs (sticky).
 cache_dir() {
-	local dir=${HOME:-$(getent passwd "$EUID" | cut -d : -f 6)} owner mode path folders=(/)
+	local dir=${HOME:-$(getent passwd "$EUID" | cut -d : -f 6)} folders=(/)
+	local owner group mode path who
 	dir=${RM_CACHE:-${XDG_CACHE_HOME:-${dir:?no home, and no \$RM_CACHE}/.cache}/restrictedmem}
 	(umask 077 && mkdir -p "$dir") && dir=$(CDPATH='' cd -- "$dir" && pwd -P) || return
 	for ((path = 0; path < ${#dir}; path++)); do
 		[[ $path == 0 || ${dir:path:1} != / ]] || folders+=("${dir:0:path}")
 	done
-	while read -r owner mode path; do
+	while read -r owner group mode path; do
 		case $owner in
 		0 | "$EUID" | "$(stat -c %u "${BASH_SOURCE[0]}")") ;;
 		*) die "$path is not yours: no cache in $dir; \$RM_CACHE may name another folder" ;;
 		esac
-		((!(8#$mode & 2) || (8#$mode & 8#1000 && ${#path} < ${#dir}))) ||
-			die "anybody may write to $path: no cache in $dir; \$RM_CACHE may name another folder"
-	done < <(stat -c '%u %a %n' "${folders[@]}" "$dir")
+		who=
+		((!(8#$mode & 8#20))) || private_group "$owner" "$group" "$path" || who="its group"
+		((!(8#$mode & 2))) || who=anybody
+		[[ ! $who ]] || ((8#$mode & 8#1000 && ${#path} < ${#dir})) ||
+			die "$who may write to $path: no cache in $dir; \$RM_CACHE may name another folder"
+	done < <(stat -c '%u %g %a %n' "${folders[@]}" "$dir")
 	printf '%s\n' "$dir"
 }
 

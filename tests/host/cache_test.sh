@@ -40,7 +40,40 @@ chmod 777 "$work/open"
 is "not below what anybody can replace" refused "anybody may write to $work/open:" "$work/open/own"
 ln -s ../own "$work/sticky/link"
 is "a link is followed first" same "$(cache RM_CACHE="$work/sticky/link")" "$work/own"
+
+# Whose the caller's own group is: NAME MEMBERS, and the PRIMARY group of another user
+mkdir -p "$work/bin" "$work/group/own"
+cat >"$work/bin/getent" <<-'END'
+	#!/bin/sh
+	case $1 in
+	group) echo "${NAME-me}:x:$2:${MEMBERS-}" ;;
+	passwd) echo "me:x:$(id -u):$(id -g)::/:"
+		[ "$2" ] || echo "other:x:4242:${PRIMARY-4242}::/:" ;;
+	esac
+END
+chmod +x "$work/bin/getent"
+chmod 775 "$work/group"
+with_group() { # with_group [NAME=VALUE...]
+	cache PATH="$work/bin:$PATH" RM_CACHE="$work/group/own" "$@"
+}
+group_refused() {
+	! with_group "$@" >/dev/null && has "$(<"$work/said")" "its group may write to $work/group:"
+}
+is "below what a group of the owner alone may write to" same "$(with_group)" "$work/group/own"
+is "not of one that has a member" group_refused MEMBERS=other
+is "nor that another user begins in" group_refused PRIMARY="$(id -g)"
+is "nor of one that has another name" group_refused NAME=users
+if command -v setfacl >/dev/null && setfacl -m u:4242:rwx "$work/group"; then
+	is "nor where there is an ACL" group_refused
+else
+	skip "nor where there is an ACL" "no setfacl"
+fi
 if ((!EUID)); then
+	mkdir "$work/staff"
+	chown :4242 "$work/staff"
+	chmod 2775 "$work/staff"
+	is "not below what another group may write to" \
+		refused "its group may write to $work/staff:" "$work/staff/own"
 	mkdir -p "$work/sticky"/{planted,theirs/own}
 	chown 65534 "$work/sticky"/{planted,theirs}
 	ln -s planted "$work/sticky/planted-link"
