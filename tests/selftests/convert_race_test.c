@@ -99,10 +99,12 @@ FIXTURE_TEARDOWN(race)
 
 static int run_on_last(bool last)
 {
-	cpu_set_t all, set;
+	static cpu_set_t all;	/* as they were before the first call */
+	cpu_set_t set;
 	int cpu = -1;
 
-	sched_getaffinity(0, sizeof(all), &all);
+	if (!CPU_COUNT(&all))
+		sched_getaffinity(0, sizeof(all), &all);
 	for (int i = 0; i < CPU_SETSIZE && (last || cpu < 0); i++)
 		if (CPU_ISSET(i, &all))
 			cpu = i;
@@ -115,7 +117,7 @@ static int run_on_last(bool last)
  * A process that maps all pages but the first, and drops them one by one, for
  * ever. On a processor of its own it has nobody to tell of it, and is quick.
  */
-static pid_t drop_neighbours(uint64_t *map)
+static pid_t drop_neighbours(uint64_t *map, volatile bool *dropping)
 {
 	pid_t pid = fork();
 
@@ -126,8 +128,13 @@ static pid_t drop_neighbours(uint64_t *map)
 	for (;;) {
 		for (int i = 1; i < HUGE_PAGES; i++)
 			poke(word(map, i), i);
-		for (int i = 1; i < HUGE_PAGES; i++)
+		*dropping = true;
+		/* One mapping less while somebody counts is what hides one holder. */
+		for (int i = 1; i < HUGE_PAGES; i++) {
 			madvise(word(map, i), PAGE, MADV_DONTNEED);
+			sleep_ms(1);
+		}
+		*dropping = false;
 	}
 }
 
@@ -137,6 +144,8 @@ static pid_t drop_neighbours(uint64_t *map)
  */
 TEST_F(race, page_is_held_whatever_is_unmapped_beside_it)
 {
+	volatile bool *dropping = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
+				       MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	uint64_t taken = 0, other = 0, refused = 0;
 	struct iovec iov;
 	int pipefd[2];
@@ -149,10 +158,13 @@ TEST_F(race, page_is_held_whatever_is_unmapped_beside_it)
 	ASSERT_EQ(0, pipe(pipefd));
 	iov = (struct iovec) { self->map, 8 };
 	ASSERT_EQ(8, vmsplice(pipefd[1], &iov, 1, 0));
-	ASSERT_EQ(0, run_on_last(false));
-	pid = drop_neighbours(self->map);
+	ASSERT_NE(MAP_FAILED, dropping);
+	pid = drop_neighbours(self->map, dropping);
 	ASSERT_LT(0, pid);
+	ASSERT_EQ(0, run_on_last(false));
 	for (uint64_t i = 0; i < rounds(60); i++) {
+		while (!*dropping)
+			sleep_ms(1);
 		if (!convert(self->fd, 0, PAGE, PRIVATE, PRESERVE)) {
 			taken++;
 			ASSERT_EQ(0, convert(self->fd, 0, PAGE, SHARED, PRESERVE));
@@ -167,6 +179,7 @@ TEST_F(race, page_is_held_whatever_is_unmapped_beside_it)
 	EXPECT_EQ(0, taken);
 	EXPECT_EQ(0, other);
 	EXPECT_EQ(rounds(60), refused);
+	munmap((void *)dropping, PAGE);
 	close(pipefd[0]);
 	close(pipefd[1]);
 	EXPECT_WORKS(convert(self->fd, 0, HUGE, PRIVATE, PRESERVE));
