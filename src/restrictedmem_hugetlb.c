@@ -83,7 +83,7 @@ static struct vfsmount *rm_hugetlb_mount(unsigned long page_size, u64 reserve)
 		return ERR_PTR(-ENODEV);
 	/*
 	 * Only with a maximum, though it is never reached, does the kernel count what
-	 * is in use: else it frees its account under pages that are still held.
+	 * is in use, as rm_hugetlb_forsake() wants it.
 	 */
 	options = reserve ?
 		kasprintf(GFP_KERNEL, "mode=0700,pagesize=%lu,min_size=%llu,size=%llu",
@@ -320,11 +320,34 @@ static void rm_hugetlb_destroy(struct rm_store *store)
 	kfree(huge);
 }
 
+/*
+ * Until it is freed, a page counts in an account of its mount's, the one with the
+ * reservation. Page and mount both look whether they are the last to use the account,
+ * after they have dropped its lock, and both could free it. A failing fill corrects it in
+ * two steps, between which no page may be freed. So a page that somebody may let go of
+ * at any time leaves the account here, where neither can happen, and takes its part of
+ * the reservation along. What is still set aside, max(0, min - used), stays as it is.
+ */
+static void rm_hugetlb_forsake(struct folio *folio)
+{
+	struct hugepage_subpool *spool = hugetlb_folio_subpool(folio);
+
+	if (!spool)
+		return;
+	spin_lock_irq(&spool->lock);
+	hugetlb_set_folio_subpool(folio, NULL);
+	spool->used_hpages--;
+	if (spool->used_hpages < spool->min_hpages)
+		spool->min_hpages--;
+	spin_unlock_irq(&spool->lock);
+}
+
 const struct rm_store_ops rm_hugetlb_ops = {
 	.name = "hugetlb",
 	.page_sizes = rm_hugetlb_page_sizes,
 	.init = rm_hugetlb_set_up,
 	.destroy = rm_hugetlb_destroy,
+	.forsake = rm_hugetlb_forsake,
 	.get = rm_hugetlb_get,
 	.find = rm_hugetlb_find,
 	.owns = rm_hugetlb_owns,

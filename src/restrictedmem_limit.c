@@ -197,25 +197,20 @@ bool rm_try_charge(long nr_pages)
 
 /**
  * rm_let_go() - drop the last reference of ours on a huge folio
- * @folio: one that is in no file any more
- * @charged: whether it is charged for
+ * @folio: one that is in no file any more; it is charged for as long as others hold it
  *
  * Context: Process context, may sleep.
  */
-void rm_let_go(struct folio *folio, bool charged)
+void rm_let_go(struct folio *folio)
 {
 	long nr_pages = folio_nr_pages(folio);
 	struct rm_straggler *s;
 
 	if (rm_is_let_go(folio)) {
 		folio_put(folio);
-		if (charged)
-			rm_uncharge(nr_pages);
+		rm_uncharge(nr_pages);
 		return;
 	}
-	/* That of a reservation is for the page that comes in its place. */
-	if (!charged)
-		atomic_long_add(nr_pages, &rm_charged);
 	s = kmalloc(sizeof(*s), GFP_KERNEL_ACCOUNT | __GFP_NOFAIL);
 	s->folio = folio;
 	mutex_lock(&rm_stragglers_lock);

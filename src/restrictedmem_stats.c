@@ -68,7 +68,7 @@ static void rm_show_resident(struct seq_file *m, struct rm_inode *ri)
 
 	seq_printf(m, "size:\t%lld\n", i_size_read(&ri->vfs_inode));
 	seq_printf(m, "reserved:\t%llu\n",
-		   store->config.reserve ? rm_bytes(store->nr_pages) : 0);
+		   rm_bytes(READ_ONCE(store->reserved)));
 	seq_printf(m, "resident:\t%llu\n", rm_read_bytes(&store->resident));
 	for (order = 0; order < RM_NR_ORDERS; order++)
 		if (atomic_long_read(&store->by_order[order]))

@@ -127,6 +127,8 @@ int rm_store_set_size(struct rm_store *store, loff_t size)
 	r = -ENOSPC;
 	if (reserved && !rm_try_charge(reserved))
 		goto err_destroy;
+	WRITE_ONCE(store->reserved, reserved);
+	atomic_long_set(&store->set_aside, reserved);
 	/* Who only looks takes no lock. */
 	smp_store_release(&store->by_node, by_node);
 	return 0;
@@ -139,9 +141,47 @@ err_free:
 	return r;
 }
 
-static bool rm_store_is_charged(struct rm_store *store)
+/*
+ * A page comes that was not in the table. One that was set aside is paid for. Return:
+ * false at the module's limit.
+ */
+static bool rm_store_charge(struct rm_store *store, long nr_pages)
 {
-	return !store->config.reserve;
+	long set_aside = atomic_long_read(&store->set_aside);
+
+	while (set_aside >= nr_pages)
+		if (atomic_long_try_cmpxchg(&store->set_aside, &set_aside,
+					    set_aside - nr_pages))
+			return true;
+	if (!rm_try_charge(nr_pages))
+		return false;
+	if (store->config.reserve)
+		atomic_long_add(nr_pages, &store->extra);
+	return true;
+}
+
+/*
+ * Pages go that are not of the reservation, if there are any. It does not matter
+ * which: who is first takes from the reservation, and gives back what is beyond it.
+ */
+static bool rm_store_take_extra(struct rm_store *store, long nr_pages)
+{
+	long extra = atomic_long_read(&store->extra);
+
+	while (extra >= nr_pages)
+		if (atomic_long_try_cmpxchg(&store->extra, &extra,
+					    extra - nr_pages))
+			return true;
+	return false;
+}
+
+/* Pages go. A reservation's are set aside again. */
+static void rm_store_uncharge(struct rm_store *store, long nr_pages)
+{
+	if (!store->config.reserve || rm_store_take_extra(store, nr_pages))
+		rm_uncharge(nr_pages);
+	else
+		atomic_long_add(nr_pages, &store->set_aside);
 }
 
 /* The table's reference is the caller's. */
@@ -219,6 +259,27 @@ static long rm_store_unpin(struct rm_store *store, pgoff_t first, pgoff_t last,
 	return nr_pages;
 }
 
+/*
+ * Drop the reference on a huge folio that is in no file any more. If somebody holds it,
+ * it takes along what was charged for it, and is no longer the reservation's.
+ */
+static void rm_store_drop(struct rm_store *store, struct folio *folio)
+{
+	long nr_pages = folio_nr_pages(folio);
+
+	if (folio_ref_count(folio) == 1) {
+		folio_put(folio);
+		rm_store_uncharge(store, nr_pages);
+		return;
+	}
+	if (store->config.reserve) {
+		store->config.ops->forsake(folio);
+		if (!rm_store_take_extra(store, nr_pages))
+			WRITE_ONCE(store->reserved, store->reserved - nr_pages);
+	}
+	rm_let_go(folio);
+}
+
 /* After that, of those that went whole. */
 static void rm_store_unpin_whole(struct rm_store *store, pgoff_t start,
 				 pgoff_t end)
@@ -232,7 +293,7 @@ static void rm_store_unpin_whole(struct rm_store *store, pgoff_t start,
 
 		if (rm_goes_whole(folio, index, start, end)) {
 			rm_store_erase(store, folio, index);
-			rm_let_go(folio, rm_store_is_charged(store));
+			rm_store_drop(store, folio);
 		}
 		index = next;
 		cond_resched();
@@ -267,13 +328,13 @@ void rm_store_destroy(struct rm_store *store)
 	rm_store_forget_lost(store, 0, end);
 	nr_pages = rm_store_unpin(store, 0, end, 0, end);
 	store->config.ops->discard(store, 0, end);
-	if (rm_store_is_charged(store))
-		rm_uncharge(nr_pages);
+	rm_store_uncharge(store, nr_pages);
 	rm_store_unpin_whole(store, 0, end);
-	WARN_ON_ONCE(atomic_long_read(&store->resident));
+	WARN_ON_ONCE(atomic_long_read(&store->resident) ||
+		     atomic_long_read(&store->extra) ||
+		     atomic_long_read(&store->set_aside) != store->reserved);
 	store->config.ops->destroy(store);
-	if (!rm_store_is_charged(store))
-		rm_uncharge(end);
+	rm_uncharge(store->reserved);
 	kfree(store->by_node);
 	store->by_node = NULL;
 	store->nr_pages = 0;
@@ -286,7 +347,7 @@ static int rm_store_enter(struct rm_store *store, pgoff_t index,
 	XA_STATE_ORDER(xas, &store->folios, index, folio_order(folio));
 	long nr_pages = folio_nr_pages(folio);
 
-	if (charge && !rm_try_charge(nr_pages))
+	if (charge && !rm_store_charge(store, nr_pages))
 		return -ENOSPC;
 	do {
 		xas_lock(&xas);
@@ -299,7 +360,7 @@ static int rm_store_enter(struct rm_store *store, pgoff_t index,
 	} while (xas_nomem(&xas, gfp));
 
 	if (charge && xas_error(&xas))
-		rm_uncharge(nr_pages);
+		rm_store_uncharge(store, nr_pages);
 	return xas_error(&xas);
 }
 
@@ -375,7 +436,7 @@ int rm_store_get(struct rm_store *store, pgoff_t index, bool must,
 	if (rm_store_has_lost(store, index, index + 1))
 		return -EHWPOISON;
 	/* Spare the store what rm_store_pin() would refuse. */
-	if (rm_store_is_charged(store) &&
+	if (!atomic_long_read(&store->set_aside) &&
 	    !rm_has_room(store->config.page_size >> PAGE_SHIFT))
 		return -ENOSPC;
 	do {
@@ -388,7 +449,7 @@ int rm_store_get(struct rm_store *store, pgoff_t index, bool must,
 		}
 		if (rm_store_fits(store, index, f))
 			r = rm_store_pin(store, index, f, GFP_KERNEL_ACCOUNT,
-					 rm_store_is_charged(store));
+					 true);
 		else
 			r = -EFBIG;
 		if (!r)
@@ -788,8 +849,7 @@ void rm_store_discard(struct rm_store *store, pgoff_t start, pgoff_t end)
 			break;
 		usleep_range(100, 1000);
 	}
-	if (rm_store_is_charged(store))
-		rm_uncharge(charged);
+	rm_store_uncharge(store, charged);
 	rm_store_unpin_whole(store, start, end);
 	/* Lock-free readers that see this see the table as it is now. */
 	smp_store_release(&store->busy, false);

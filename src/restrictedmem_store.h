@@ -34,6 +34,9 @@ struct shared_policy;
  *	store does not work on this machine
  * @init: set up for a size in pages; may sleep. Return: 0 or -errno.
  * @destroy: undo @init; no page is left
+ * @forsake: a folio that has left the store, with a reference, is not the
+ *	reservation's any more, because somebody holds it; nobody fills the store.
+ *	Only stores that can reserve have it.
  * @get: the folio at an index: found, or allocated, zeroed and charged to
  *	current; with a reference for the caller. May sleep, and call the OOM
  *	killer if it is told that it must not fail for less. Return: the folio
@@ -55,6 +58,7 @@ struct rm_store_ops {
 	u64 (*page_sizes)(void);
 	int (*init)(struct rm_store *store);
 	void (*destroy)(struct rm_store *store);
+	void (*forsake)(struct folio *folio);
 	struct folio *(*get)(struct rm_store *store, pgoff_t index, bool must);
 	struct folio *(*find)(struct rm_store *store, pgoff_t index);
 	bool (*owns)(struct rm_store *store, struct folio *folio, pgoff_t *first);
@@ -98,6 +102,11 @@ struct rm_store_config {
  * @by_order: the same, for each order of folio
  * @by_node: the same, for each node; NULL until the size is set
  * @nr_lost: marks in @lost
+ * @reserved: pages that are charged as a reservation, resident or not; changed
+ *	under the invalidate_lock, held for writing
+ * @set_aside: those of them that are not resident
+ * @extra: resident pages that are charged beyond a reservation; always 0 where
+ *	there was none
  */
 struct rm_store {
 	struct rm_store_config config;
@@ -112,6 +121,9 @@ struct rm_store {
 	atomic_long_t by_order[RM_NR_ORDERS];
 	atomic_long_t *by_node;
 	unsigned long nr_lost;
+	long reserved;
+	atomic_long_t set_aside;
+	atomic_long_t extra;
 };
 
 /* The first page of the folio that has a page of the store; they are aligned. */
@@ -149,7 +161,7 @@ bool rm_try_charge(long nr_pages);
 void rm_uncharge(long nr_pages);
 unsigned long rm_count_freed(void);
 bool rm_frees_more(unsigned long *seen);
-void rm_let_go(struct folio *folio, bool charged);
+void rm_let_go(struct folio *folio);
 void rm_limit_exit(void);
 
 const struct rm_store_ops *rm_store_lookup_ops(u32 store);

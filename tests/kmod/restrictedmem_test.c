@@ -41,6 +41,7 @@
  * @owner: the token it binds with
  * @bindings: id to struct rmt_binding; a binding that is being made is a
  *	reserved entry
+ * @kept: struct restrictedmem_pfn that bindings which are gone held
  * @delay: milliseconds that invalidate_start sleeps
  * @log_lock: guards all below, and @mapped and @in_progress of the bindings
  * @events: calls of notifiers since they were last asked for
@@ -51,6 +52,7 @@
 struct rmt_consumer {
 	u64 owner;
 	struct xarray bindings;
+	struct xarray kept;
 	unsigned int delay;
 	spinlock_t log_lock; /* of what follows */
 	struct rmt_event *events;
@@ -334,15 +336,27 @@ out_put:
 	return r;
 }
 
-static void rmt_put_held(struct rmt_binding *b)
+static void rmt_put_all(struct xarray *held)
 {
 	struct restrictedmem_pfn *pfn;
 	unsigned long index;
 
-	xa_for_each(&b->held, index, pfn) {
+	xa_for_each(held, index, pfn) {
 		restrictedmem_put_pfn(pfn);
 		kfree(pfn);
 	}
+	xa_destroy(held);
+}
+
+static void rmt_keep_held(struct rmt_binding *b)
+{
+	struct restrictedmem_pfn *pfn;
+	unsigned long index;
+	u32 id;
+
+	xa_for_each(&b->held, index, pfn)
+		WARN_ON(xa_alloc(&b->consumer->kept, &id, pfn, xa_limit_32b,
+				 GFP_KERNEL | __GFP_NOFAIL));
 	xa_destroy(&b->held);
 }
 
@@ -354,6 +368,8 @@ static void rmt_unbind_and_free(struct rmt_binding *b, u32 flags)
 
 	if (!refcount_dec_and_test(&b->users))
 		wait_for_completion(&b->idle);
+	if (flags & RMT_UNBIND_KEEP)
+		rmt_keep_held(b);
 	if (flags & RMT_UNBIND_CANCEL)
 		restrictedmem_cancel(b->binding);
 	else
@@ -364,7 +380,7 @@ static void rmt_unbind_and_free(struct rmt_binding *b, u32 flags)
 		rmt_violation(b, "unbound during an invalidation");
 	rmt_unmap(b, 0, ULONG_MAX, &ignored, &ignored);
 	spin_unlock(&c->log_lock);
-	rmt_put_held(b);
+	rmt_put_all(&b->held);
 	kfree(b);
 }
 
@@ -723,6 +739,7 @@ static int rmt_open(struct inode *inode, struct file *file)
 	}
 	c->owner = restrictedmem_new_owner();
 	xa_init_flags(&c->bindings, XA_FLAGS_ALLOC1);
+	xa_init_flags(&c->kept, XA_FLAGS_ALLOC);
 	spin_lock_init(&c->log_lock);
 	file->private_data = c;
 	return 0;
@@ -739,6 +756,7 @@ static int rmt_close(struct inode *inode, struct file *file)
 		rmt_unbind_and_free(b, 0);
 	}
 	xa_destroy(&c->bindings);
+	rmt_put_all(&c->kept);
 	kvfree(c->events);
 	kfree(c);
 	return 0;

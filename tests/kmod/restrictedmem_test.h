@@ -27,6 +27,8 @@ struct rmt_bind {
 
 /* As if it had never been bound. */
 #define RMT_UNBIND_CANCEL	(1U << 0)
+/* Keep what is held until the consumer is closed. */
+#define RMT_UNBIND_KEEP		(1U << 1)
 
 struct rmt_unbind {
 	__u32 id;
@@ -34,7 +36,7 @@ struct rmt_unbind {
 	__u64 seq;		/* out */
 };
 
-/* Keep the reference until RMT_PUT, RMT_UNBIND or close. */
+/* Keep the reference until RMT_PUT, RMT_UNBIND without RMT_UNBIND_KEEP, or close. */
 #define RMT_GET_HOLD		(1U << 0)
 /* Note the page as mapped; the next invalidation of it removes the note. */
 #define RMT_GET_MAP		(1U << 1)

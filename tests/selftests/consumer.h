@@ -80,6 +80,14 @@ static inline int unbind(int consumer, int id)
 	return ioctl(consumer, RMT_UNBIND, &arg);
 }
 
+/* What is held stays so until the consumer is closed. */
+static inline int unbind_keep(int consumer, int id)
+{
+	struct rmt_unbind arg = { .id = id, .flags = RMT_UNBIND_KEEP };
+
+	return ioctl(consumer, RMT_UNBIND, &arg);
+}
+
 /* Take a bind back that was never used. */
 static inline int cancel(int consumer, int id)
 {

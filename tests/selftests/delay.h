@@ -56,7 +56,7 @@ static inline int delay_add(int fd, const char *symbol, uint32_t usec,
 	return delay_add_some(fd, symbol, usec, flags, 100, 0);
 }
 
-/* How often a place has waited. */
+/* How often a place has waited, or waits. */
 static inline uint64_t delay_waits(int fd, int place)
 {
 	struct rmd_hits hits = { .place = place };

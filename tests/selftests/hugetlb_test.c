@@ -13,6 +13,7 @@
 
 #include "kselftest_harness.h"
 #include "hostile.h"
+#include "delay.h"
 #include "hugetlb.h"
 #include "poison.h"
 
@@ -34,6 +35,7 @@ FIXTURE(pool) {
 	int lost;
 	int stuck;
 	uint64_t resident;
+	uint64_t charged;
 	struct accounts accounts;
 };
 
@@ -41,6 +43,7 @@ FIXTURE_SETUP(pool)
 {
 	ASSERT_EQ(0, accounts_begin(&self->accounts));
 	self->resident = resident_total();
+	self->charged = charged();
 	self->stuck = pool_resize(HUGE, 0);
 	pool_resize(HUGE, POOL_PAGES + self->stuck);
 	ASSERT_EQ(POOL_PAGES, FREE());
@@ -267,6 +270,159 @@ TEST_F(pool, held_page_of_a_reservation_spoils_no_account)
 		sleep_ms(10);
 	EXPECT_EQ(0, RESERVED());
 	EXPECT_EQ(POOL_PAGES, FREE());
+}
+
+/*
+ * Nothing is set aside for a file that is gone, whoever holds a page of it: the pool's
+ * account does not wait for that page.
+ */
+TEST_F(pool, held_page_keeps_no_reservation)
+{
+	int fd = create_pooled(HUGE, POOL_PAGES * HUGE, RESTRICTEDMEM_CREATE_RESERVE);
+	int holder = consumer_open();
+	struct rmt_page page;
+	int id;
+
+	ASSERT_LE(0, fd);
+	ASSERT_LE(0, holder);
+	id = bind_range(holder, fd, 0, HUGE_PAGES);
+	ASSERT_LT(0, id);
+	ASSERT_EQ(0, get_page(holder, id, 5, RMT_GET_HOLD, &page));
+	ASSERT_EQ(0, unbind_keep(holder, id));
+	ASSERT_EQ(0, populate(fd, 0, 4 * HUGE));
+	EXPECT_EQ(POOL_PAGES - 4, RESERVED());
+	close(fd);
+	EXPECT_EQ(0, RESERVED());
+	EXPECT_EQ(POOL_PAGES - 1, FREE());
+	EXPECT_EQ(self->charged + HUGE, charged());
+	close(holder);
+	for (int i = 0; i < 500 && FREE() != POOL_PAGES; i++)
+		sleep_ms(10);
+	EXPECT_EQ(0, RESERVED());
+	EXPECT_EQ(POOL_PAGES, FREE());
+	EXPECT_EQ(self->charged, charged());
+}
+
+/*
+ * A page that is held when it is punched is no longer the reservation's. The one that
+ * takes its place counts anew, and there may be no room for it.
+ */
+TEST_F(pool, held_pages_of_a_reservation_stay_within_the_limit)
+{
+	int fd = create_pooled(HUGE, 4 * HUGE, RESTRICTEDMEM_CREATE_RESERVE);
+	int holder = consumer_open();
+	struct rmt_page page;
+	int id;
+
+	ASSERT_LE(0, fd);
+	ASSERT_LE(0, holder);
+	EXPECT_EQ(self->charged + 4 * HUGE, charged());
+	ASSERT_EQ(0, set_limit(self->charged + 4 * HUGE));
+	id = bind_range(holder, fd, 0, 4 * HUGE_PAGES);
+	ASSERT_LT(0, id);
+	for (int i = 0; i < 2; i++)
+		ASSERT_EQ(0, get_page(holder, id, i * HUGE_PAGES, RMT_GET_HOLD, &page));
+	EXPECT_WORKS(punch(fd, 0, 4 * HUGE));
+	EXPECT_EQ(2 * HUGE, fdinfo_number(fd, "reserved"));
+	EXPECT_EQ(2, RESERVED());
+	EXPECT_EQ(self->charged + 4 * HUGE, charged());
+	EXPECT_FAILS(ENOSPC, populate(fd, 0, 3 * HUGE));
+	EXPECT_EQ(2 * HUGE, resident(fd));
+	EXPECT_EQ(self->charged + 4 * HUGE, charged());
+	ASSERT_EQ(0, unbind(holder, id));
+	EXPECT_WORKS(populate(fd, 0, 4 * HUGE));
+	EXPECT_EQ(4 * HUGE, resident(fd));
+	EXPECT_EQ(self->charged + 4 * HUGE, charged());
+	EXPECT_EQ(2 * HUGE, fdinfo_number(fd, "reserved"));
+	/* What was beyond the reservation goes first. */
+	EXPECT_WORKS(punch(fd, 0, HUGE));
+	EXPECT_EQ(self->charged + 3 * HUGE, charged());
+	EXPECT_EQ(0, RESERVED());
+	EXPECT_WORKS(punch(fd, 0, 4 * HUGE));
+	EXPECT_EQ(self->charged + 2 * HUGE, charged());
+	EXPECT_EQ(2, RESERVED());
+	close(fd);
+	EXPECT_EQ(0, RESERVED());
+	EXPECT_EQ(self->charged, charged());
+	EXPECT_EQ(0, set_limit(0));
+	close(holder);
+}
+
+struct freer {
+	int holder;
+	int other;
+	int delay;
+	int place;
+};
+
+/* While another thread is delayed: let a page go, and see to it that it is freed. */
+static void *free_meanwhile(void *arg)
+{
+	struct freer *f = arg;
+
+	while (!delay_waits(f->delay, f->place))
+		;
+	close(f->holder);
+	populate(f->other, 0, HUGE);
+	return NULL;
+}
+
+/* A page is let go while a fill that found none has not yet given its claim back. */
+TEST_F(pool, page_freed_beside_a_failing_fill_spoils_no_account)
+{
+	int fd = create_pooled(HUGE, POOL_PAGES * HUGE, RESTRICTEDMEM_CREATE_RESERVE);
+	struct freer f = {
+		.holder = consumer_open(),
+		.other = create_pooled(HUGE, HUGE, 0),
+		.delay = delay_open(),
+	};
+	struct rmt_page page;
+	pthread_t thread;
+	int id;
+
+	ASSERT_LE(0, fd);
+	ASSERT_LE(0, f.holder);
+	ASSERT_LE(0, f.other);
+	id = bind_range(f.holder, fd, 0, HUGE_PAGES);
+	ASSERT_LT(0, id);
+	ASSERT_EQ(0, get_page(f.holder, id, 0, RMT_GET_HOLD, &page));
+	ASSERT_EQ(0, populate(fd, 0, POOL_PAGES * HUGE));
+	EXPECT_WORKS(punch(fd, 0, HUGE));
+	f.place = delay_add(f.delay, "hugetlb_cgroup_uncharge_cgroup", 20000,
+			    RMD_THIS_THREAD);
+	ASSERT_EQ(0, pthread_create(&thread, NULL, free_meanwhile, &f));
+	EXPECT_FAILS(ENOSPC, populate(fd, 0, HUGE));
+	pthread_join(thread, NULL);
+	EXPECT_LT(0, delay_waits(f.delay, f.place));
+	close(f.delay);
+	EXPECT_EQ(HUGE, resident(f.other));
+	close(fd);
+	close(f.other);
+	for (int i = 0; i < 500 && FREE() != POOL_PAGES; i++)
+		sleep_ms(10);
+	EXPECT_EQ(0, RESERVED());
+	EXPECT_EQ(POOL_PAGES, FREE());
+}
+
+/* One page with an error is one page less, whatever was set aside around it. */
+TEST_F(pool, error_in_a_reservation_costs_one_page)
+{
+	int fd = create_pooled(HUGE, 4 * HUGE, RESTRICTEDMEM_CREATE_RESERVE);
+	struct rmt_page page;
+	int id;
+
+	ASSERT_LE(0, fd);
+	id = bind_range(self->c, fd, 0, HUGE_PAGES);
+	ASSERT_LT(0, id);
+	ASSERT_EQ(0, get_page(self->c, id, 3, 0, &page));
+	ASSERT_EQ(0, hwpoison_init());
+	poison_pfn(page.pfn);
+	ASSERT_EQ(0, wait_poisoned(fd, PAGE));
+	self->lost++;
+	ASSERT_EQ(0, unbind(self->c, id));
+	close(fd);
+	EXPECT_EQ(0, RESERVED());
+	EXPECT_EQ(POOL_PAGES - 1, FREE());
 }
 
 TEST_F(pool, empty_pool_is_enospc)

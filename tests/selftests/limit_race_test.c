@@ -14,18 +14,6 @@
 #include "hugetlb.h"
 #include "window.h"
 
-#define CHARGED	"/sys/kernel/debug/restrictedmem/charged"
-
-/* Bytes that count against the limit */
-static uint64_t charged(void)
-{
-	char text[32];
-
-	if (read_text(CHARGED, text, sizeof(text)) <= 0)
-		return ~0ULL;
-	return strtoull(text, NULL, 10);
-}
-
 static void until_charged(uint64_t bytes)
 {
 	for (int i = 0; i < 1000 && charged() != bytes; i++)

@@ -187,6 +187,16 @@ static inline int write_text(const char *path, const char *text)
 
 #define LIMIT "/sys/module/restrictedmem/parameters/limit"
 
+/* Bytes that count against the limit */
+static inline uint64_t charged(void)
+{
+	char text[32];
+
+	if (read_text("/sys/kernel/debug/restrictedmem/charged", text, sizeof(text)) <= 0)
+		return ~0ULL;
+	return strtoull(text, NULL, 10);
+}
+
 static inline int set_limit(uint64_t bytes)
 {
 	return write_text(LIMIT, path_of("%llu", (unsigned long long)bytes));
