@@ -908,4 +908,73 @@ TEST(operand_that_cannot_be_had_is_an_exit)
 	close(fd);
 }
 
+/* "outsb", "ret" */
+#define OUTSB_RET	0xc36e
+
+static GUEST void call_outsb(uint64_t code, uint64_t operand)
+{
+	guest_write(code, OUTSB_RET);
+	guest_write(operand, 0);
+	guest_sync(0);
+	asm volatile("call *%[code]" : "+S"(operand) : "d"(PORT_DATA), [code] "r"(code)
+		     : "memory");
+	guest_done();
+}
+
+struct taker {
+	int fd;
+	uint64_t offset;
+	int delay;
+	int place;
+};
+
+/* As soon as KVM begins to look: the page goes, and there is no other. */
+static void *take_page(void *arg)
+{
+	struct taker *t = arg;
+
+	while (!delay_waits(t->delay, t->place))
+		;
+	CHECK(!set_limit(resident_total() - PAGE));
+	CHECK(!punch(t->fd, t->offset, PAGE));
+	return NULL;
+}
+
+/* The processor has read the instruction, but KVM comes too late to do so. */
+TEST(code_that_cannot_be_had_is_an_exit)
+{
+	const uint64_t code = DATA + PAGE, operand = DATA;
+	struct restrictedmem_kvm_memory_fault *fault;
+	struct taker taker = {
+		.fd = create_small(SIZE),
+		.offset = code - DATA,
+		.delay = delay_open(),
+	};
+	struct vcpu vcpu;
+	pthread_t thread;
+	struct vm vm;
+
+	ASSERT_LE(0, taker.fd);
+	vm_create(&vm, KVM_X86_SW_PROTECTED_VM);
+	vcpu_create(&vm, &vcpu, 0);
+	vm_add_private(&vm, SLOT, DATA, SIZE, NULL, taker.fd);
+	vcpu_start(&vcpu, call_outsb, code, operand, 0);
+	vcpu_sync(&vcpu);
+	taker.place = delay_add(taker.delay, "kvm:x86_emulate_instruction", RMD_MAX_USEC,
+				RMD_THIS_THREAD);
+	ASSERT_EQ(0, pthread_create(&thread, NULL, take_page, &taker));
+	vcpu_run(&vcpu);
+	pthread_join(thread, NULL);
+	close(taker.delay);
+	ASSERT_EQ(0, set_limit(0));
+	fault = restrictedmem_kvm_memory_fault(vcpu.run);
+	ASSERT_EQ(KVM_EXIT_MEMORY_FAULT, vcpu.reason);
+	EXPECT_EQ(EFAULT, vcpu.error);
+	EXPECT_EQ(code, fault->gpa);
+	EXPECT_EQ(KVM_MEMORY_EXIT_FLAG_PRIVATE, fault->flags);
+	vcpu_destroy(&vcpu);
+	vm_destroy(&vm);
+	close(taker.fd);
+}
+
 TEST_HARNESS_MAIN

@@ -21,6 +21,7 @@ struct conversion {
 	int delay;
 	int place;
 	int result;
+	uint64_t waits;
 	pthread_t thread;
 };
 
@@ -31,10 +32,11 @@ static inline void *conversion_thread(void *arg)
 	while (!delay_waits(c->delay, c->place))
 		;
 	c->result = vm_set_private(c->vm, c->gpa, c->size, c->private);
+	c->waits = delay_waits(c->delay, c->place);
 	return NULL;
 }
 
-/* @c: all but the thread and the result */
+/* @c: all but the thread, the result and how often the place had waited by then */
 static inline void conversion_start(struct conversion *c)
 {
 	c->result = -1;

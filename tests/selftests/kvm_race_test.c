@@ -220,6 +220,46 @@ TEST(freed_page_of_a_gfn_that_becomes_private_is_not_mapped)
 	close(fd);
 }
 
+/*
+ * Every other gfn is shared, and all of the user's mappings go at once: that is as many
+ * runs as there are shared gfns. Who wants the lock need not wait for all of them.
+ */
+TEST(conversion_does_not_wait_for_all_runs_of_a_user_mapping)
+{
+	int fd = create_small(HUGE), delay = delay_open();
+	char *hva = map_anonymous(HUGE);
+	struct vcpu vcpu;
+	struct vm vm;
+	struct conversion conversion = {
+		.vm = &vm,
+		.gpa = DATA + HUGE - PAGE,
+		.size = PAGE,
+		.delay = delay,
+	};
+
+	ASSERT_LE(0, fd);
+	vm_create(&vm, KVM_X86_SW_PROTECTED_VM);
+	vcpu_create(&vm, &vcpu, 0);
+	vm_add_private(&vm, SLOT, DATA, HUGE, hva, fd);
+	for (int i = 0; i < 2 * RUN_PAGES; i += 2)
+		ASSERT_EQ(0, vm_set_private(&vm, DATA + i * PAGE, PAGE, false));
+	vcpu_start(&vcpu, write_numbers, DATA, HUGE_PAGES, 0);
+	vcpu_done(&vcpu);
+	conversion.place = delay_add(delay, "kvm:kvm_tdp_mmu_unmap_gfn_range",
+				     10000, RMD_THIS_THREAD);
+	conversion_start(&conversion);
+	ASSERT_EQ(0, madvise(hva, 2 * RUN_PAGES * PAGE, MADV_DONTNEED));
+	EXPECT_EQ(0, conversion_end(&conversion));
+	EXPECT_LE(RUN_PAGES, delay_waits(delay, conversion.place));
+	EXPECT_GT(RUN_PAGES, conversion.waits);
+
+	vcpu_destroy(&vcpu);
+	vm_destroy(&vm);
+	close(delay);
+	munmap(hva, HUGE);
+	close(fd);
+}
+
 /* Prefaults against the end of the slot. */
 
 FIXTURE(prefault) {
