@@ -267,10 +267,12 @@ static const char *store_check(const struct call *call, const struct result *res
 {
 	int error = data_error(call, result);
 	uint32_t page = call->arg[DATA_PAGE];
+	struct memory *m;
 
-	if (!error)
-		model.bound[call->arg[DATA_BINDING]].view->memory->
-			words[page][call->arg[DATA_WORD]] = stamp_for(call);
+	if (!error) {
+		m = model.bound[call->arg[DATA_BINDING]].view->memory;
+		m->words[page][call->arg[DATA_WORD]] = stamp_for(call);
+	}
 	return expect(result, error);
 }
 

@@ -65,10 +65,11 @@ static const char *convert_vaguely(const struct call *call, const struct result 
 	bool private = call->arg[CONVERT_PRIVATE] % 2;
 	uint32_t start = call->arg[CONVERT_START], end = start + call->arg[CONVERT_COUNT];
 	uint64_t done = result->done / PAGE;
+	bool whole = done == end;
 
 	if (result->error && result->error != EAGAIN)
 		return expect(result, EAGAIN);
-	if (done < start || done > end || (done == end) == !!result->error)
+	if (done < start || done > end || whole == !!result->error)
 		return text_of("error_offset is page %llu after %d", (unsigned long long)done,
 			       result->error);
 	memory_apply_convert(m, start, done, private, convert_flags(call) != PRESERVE);
