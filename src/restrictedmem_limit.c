@@ -42,6 +42,9 @@ static DEFINE_MUTEX(rm_stragglers_lock);
 /* How many were freed; written under rm_stragglers_lock. */
 static unsigned long rm_nr_freed;
 
+/* How often somebody has begun to look for them; changed under rm_stragglers_lock. */
+static atomic_long_t rm_nr_scans = ATOMIC_LONG_INIT(0);
+
 static atomic_long_t rm_charged = ATOMIC_LONG_INIT(0);
 
 static bool rm_fits(long charged, long nr_pages)
@@ -86,12 +89,24 @@ void rm_uncharge(long nr_pages)
 	atomic_long_sub(nr_pages, &rm_charged);
 }
 
-/* Free huge pages without a file that nobody holds any more. */
+/*
+ * Free huge pages without a file that nobody holds any more. The list may be long, and
+ * many may ask at the limit: one look is for all that came before it began.
+ */
 static void rm_free_stragglers(void)
 {
 	struct rm_straggler *s, *next;
+	long seen;
 
+	smp_mb();	/* What was let go until now is found by the next look. */
+	seen = atomic_long_read(&rm_nr_scans);
 	mutex_lock(&rm_stragglers_lock);
+	if (atomic_long_read(&rm_nr_scans) != seen) {
+		mutex_unlock(&rm_stragglers_lock);
+		return;
+	}
+	atomic_long_inc(&rm_nr_scans);
+	smp_mb__after_atomic();	/* pairs with the one above */
 	list_for_each_entry_safe(s, next, &rm_stragglers, list) {
 		long nr_pages = folio_nr_pages(s->folio);
 

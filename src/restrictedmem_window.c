@@ -88,13 +88,17 @@ static long rm_drain_cpu(void *unused)
 	return 0;
 }
 
-/* What a processor keeps back before it puts pages on their lists, it holds. */
+/*
+ * What a processor keeps back before it puts pages on their lists, it holds. KVM's
+ * locks are held here, which are not to depend on that of hotplug. A processor that
+ * goes away meanwhile empties its list by itself.
+ */
 static void rm_drain_lru(void)
 {
 	int cpu;
 
 	for_each_online_cpu(cpu)
-		work_on_cpu_safe(cpu, rm_drain_cpu, NULL);
+		work_on_cpu(cpu, rm_drain_cpu, NULL);
 }
 
 /**
