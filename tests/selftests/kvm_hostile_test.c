@@ -16,7 +16,7 @@
 #include "kvm_util.h"
 
 #undef TEST_TIMEOUT_DEFAULT
-#define TEST_TIMEOUT_DEFAULT 140
+#define TEST_TIMEOUT_DEFAULT 600
 
 #define SLOT		1
 #define SIZE		(4 * HUGE)

@@ -107,7 +107,7 @@ kernel=$(KVER='' tests/vm/vmlinux) initrd=$(scripts/guest-initrd)
 mkfifo "$work/console"
 rmctl watch -i 0.1 >"$work/watch" 2>"$work/watch.err" &
 watch=$!
-rmctl run -k "$kernel" -i "$initrd" -m 128M -a 'quiet rm.do=demo' --timeout "${RM_GUEST_LIMIT:-200}" \
+rmctl run -k "$kernel" -i "$initrd" -m 128M -a 'quiet rm.do=demo' --timeout "${RM_GUEST_LIMIT:-600}" \
 	<"$work/console" >"$work/guest" 2>&1 &
 guest=$!
 exec 5>"$work/console"

@@ -15,7 +15,7 @@ cd "$(dirname "$0")/../.."
 kernel=$(KVER='' tests/vm/vmlinux)
 initrd=$(scripts/guest-initrd --modules)
 tmp=$(mktemp -d)
-limit=${RM_GUEST_LIMIT:-100} # seconds for a guest
+limit=${RM_GUEST_LIMIT:-600} # seconds for a guest
 mib=64
 daemon='' vm=''
 trap 'kill $daemon $vm 2>/dev/null || :; rm -rf "$tmp"' EXIT
