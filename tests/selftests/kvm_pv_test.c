@@ -579,7 +579,8 @@ TEST_F(pv, eoi_follows_a_conversion)
  */
 static GUEST void __attribute__((naked)) on_slow_interrupt(void)
 {
-	asm volatile("mov %0, %%rsi\n\t"
+	asm volatile("push %%rax; push %%rcx; push %%rdx; push %%rsi; push %%rdi\n\t"
+		     "mov %0, %%rsi\n\t"
 		     "mov (%%rsi), %%rdi\n\t"
 		     "out %%al, %1\n\t"
 		     "mov %2, %%ecx\n\t"
@@ -588,18 +589,31 @@ static GUEST void __attribute__((naked)) on_slow_interrupt(void)
 		     "out %%al, %1\n\t"
 		     "mov (%%rsi), %%rdi\n\t"
 		     "out %%al, %1\n\t"
-		     "hlt"
+		     "movq $1, 8(%%rsi)\n\t"
+		     "xor %%eax, %%eax\n\t"
+		     "xor %%edx, %%edx\n\t"
+		     "mov %3, %%ecx\n\t"
+		     "wrmsr\n\t"
+		     "pop %%rdi; pop %%rsi; pop %%rdx; pop %%rcx; pop %%rax\n\t"
+		     "iretq"
 		     : : "i"(EOI), "i"(PORT_SYNC),
-			 "i"(MSR_X2APIC_ISR + VECTOR / 32));
+			 "i"(MSR_X2APIC_ISR + VECTOR / 32), "i"(MSR_X2APIC_EOI));
 }
 
 TEST_F(pv, eoi_offer_is_taken_back)
 {
+	bool offered = false;
+
 	set_up_interrupts(&self->vcpu, guest_address(on_slow_interrupt));
 	START(interrupt_myself);
-	EXPECT_EQ(1, vcpu_sync(&self->vcpu) & 1);
-	EXPECT_TRUE(vcpu_sync(&self->vcpu) & 1 << VECTOR % 32);
-	EXPECT_EQ(0, vcpu_sync(&self->vcpu) & 1);
+	/* An exit of the host's can come before the guest has looked. */
+	for (int i = 0; i < 20 && !offered; i++) {
+		offered = vcpu_sync(&self->vcpu) & 1;
+		EXPECT_TRUE(vcpu_sync(&self->vcpu) & 1 << VECTOR % 32);
+		EXPECT_EQ(0, vcpu_sync(&self->vcpu) & 1);
+		EXPECT_EQ(0, vcpu_sync(&self->vcpu));
+	}
+	EXPECT_TRUE(offered);
 }
 
 static GUEST void use_async_page_faults(void)
