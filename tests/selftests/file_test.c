@@ -463,7 +463,7 @@ static void alarm_every_ms(unsigned int ms)
 TEST(signal_interrupts_populate_which_keeps_its_progress)
 {
 	const struct sigaction action = { .sa_handler = on_alarm };
-	const uint64_t size = 192 * MIB;
+	const uint64_t size = smaller(smaller(192 * MIB));
 	uint64_t before = 0, now;
 	int fd = create_small(size), interrupted = 0;
 

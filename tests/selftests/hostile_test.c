@@ -19,7 +19,7 @@
 #undef TEST_TIMEOUT_DEFAULT
 #define TEST_TIMEOUT_DEFAULT 200
 
-#define ROUNDS		5
+#define ROUNDS		smaller(5)
 #define TO_SWAP		(32 * MIB)
 
 FIXTURE(host) {
@@ -66,7 +66,7 @@ FIXTURE_SETUP(host)
 	int drop;
 
 	ASSERT_EQ(0, accounts_begin(&self->accounts));
-	self->pages = variant->pages;
+	self->pages = smaller(variant->pages);
 	self->pfns = calloc(self->pages, sizeof(*self->pfns));
 	self->c = consumer_open();
 	ASSERT_LE(0, self->c);
@@ -179,7 +179,7 @@ static int take_limited(int fd, int c, int id, const char *oom_score_adj)
 
 TEST_F(host, drops_caches)
 {
-	for (int i = 0; i < ROUNDS; i++)
+	for (uint64_t i = 0; i < ROUNDS; i++)
 		ASSERT_EQ(0, drop_caches());
 	EXPECT_ALL_UNTOUCHED();
 }
@@ -188,7 +188,7 @@ TEST_F(host, compacts_memory)
 {
 	long long scanned = vmstat("compact_migrate_scanned");
 
-	for (int i = 0; i < ROUNDS; i++)
+	for (uint64_t i = 0; i < ROUNDS; i++)
 		ASSERT_EQ(0, compact());
 	EXPECT_LT(scanned, vmstat("compact_migrate_scanned"));
 	EXPECT_ALL_UNTOUCHED();
@@ -249,7 +249,7 @@ TEST_F(host, shrinks_our_cgroup)
 
 	snprintf(file, sizeof(file), "%s/memory.high", self->accounts.group);
 	ASSERT_EQ(0, write_text(file, "1M"));
-	for (int i = 0; i < ROUNDS; i++)
+	for (uint64_t i = 0; i < ROUNDS; i++)
 		reclaim(self->accounts.group);
 	ASSERT_EQ(0, write_text(file, "max"));
 	EXPECT_ALL_UNTOUCHED();

@@ -152,7 +152,7 @@ TEST_F(module, counts_start_again_at_zero)
 
 /* Loads and unloads while others use what is there at the moment */
 
-#define LOADS	100
+#define LOADS	smaller(100)
 
 /* What a hundred loads may add to the kernel's memory: not a page for each. */
 #define MAY_GROW	((int64_t)(LOADS * PAGE))
@@ -244,7 +244,7 @@ TEST_F(module, a_hundred_loads_under_load_leave_nothing)
 	for (int i = 0; i < 10; i++)
 		ASSERT_EQ(0, load_and_unload());
 	take_kernel_memory(before);
-	for (int i = 0; i < LOADS; i++)
+	for (uint64_t i = 0; i < LOADS; i++)
 		ASSERT_EQ(0, load_and_unload());
 	take_kernel_memory(after);
 	stop = true;
