@@ -141,18 +141,25 @@ err_free:
 	return r;
 }
 
+/* Take pages off a count, if it has as many. */
+static bool rm_take(atomic_long_t *count, long nr_pages)
+{
+	long left = atomic_long_read(count);
+
+	while (left >= nr_pages)
+		if (atomic_long_try_cmpxchg(count, &left, left - nr_pages))
+			return true;
+	return false;
+}
+
 /*
- * A page comes that was not in the table. One that was set aside is paid for. Return:
- * false at the module's limit.
+ * Pages come that were not in the table. What was set aside is paid for. Return: false
+ * at the module's limit.
  */
 static bool rm_store_charge(struct rm_store *store, long nr_pages)
 {
-	long set_aside = atomic_long_read(&store->set_aside);
-
-	while (set_aside >= nr_pages)
-		if (atomic_long_try_cmpxchg(&store->set_aside, &set_aside,
-					    set_aside - nr_pages))
-			return true;
+	if (rm_take(&store->set_aside, nr_pages))
+		return true;
 	if (!rm_try_charge(nr_pages))
 		return false;
 	if (store->config.reserve)
@@ -161,24 +168,12 @@ static bool rm_store_charge(struct rm_store *store, long nr_pages)
 }
 
 /*
- * Pages go that are not of the reservation, if there are any. It does not matter
- * which: who is first takes from the reservation, and gives back what is beyond it.
+ * Pages go. A reservation's are set aside again, once those beyond it are gone. It does
+ * not matter which they are.
  */
-static bool rm_store_take_extra(struct rm_store *store, long nr_pages)
-{
-	long extra = atomic_long_read(&store->extra);
-
-	while (extra >= nr_pages)
-		if (atomic_long_try_cmpxchg(&store->extra, &extra,
-					    extra - nr_pages))
-			return true;
-	return false;
-}
-
-/* Pages go. A reservation's are set aside again. */
 static void rm_store_uncharge(struct rm_store *store, long nr_pages)
 {
-	if (!store->config.reserve || rm_store_take_extra(store, nr_pages))
+	if (!store->config.reserve || rm_take(&store->extra, nr_pages))
 		rm_uncharge(nr_pages);
 	else
 		atomic_long_add(nr_pages, &store->set_aside);
@@ -274,7 +269,7 @@ static void rm_store_drop(struct rm_store *store, struct folio *folio)
 	}
 	if (store->config.reserve) {
 		store->config.ops->forsake(folio);
-		if (!rm_store_take_extra(store, nr_pages))
+		if (!rm_take(&store->extra, nr_pages))
 			WRITE_ONCE(store->reserved, store->reserved - nr_pages);
 	}
 	rm_let_go(folio);
