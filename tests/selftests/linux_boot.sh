@@ -81,17 +81,16 @@ is "small pages: the host did try to move pages" \
 	grep -q '^compact_migrate_scanned [1-9]' /proc/vmstat
 is "small pages: nothing was shared" no_stat converted_to_shared_pages
 
-# Pages of a pool stay whole: what is discarded of one is kept.
+# Pages of a pool stay whole: what is discarded of one is kept. The pool is the
+# machine's from its boot on (linux_boot.vm).
 pool=/sys/kernel/mm/hugepages/hugepages-2048kB
 if [[ ${RM_SLOW-} ]]; then
 	skip "pool" "a guest takes minutes to boot there"
 else
-	echo 192 >$pool/nr_hugepages
 	checks='cpus clocksource time memory fork tlb steal'
 	boot pool --pool 2M --smp 2
 	is "pool: huge mappings" some_stat mapped_2m
 	is "pool: all pages are back" test "$(cat $pool/free_hugepages)" = 192
-	echo 0 >$pool/nr_hugepages
 fi
 
 # A guest that asks for conversions by hypercall, and gives pages back
