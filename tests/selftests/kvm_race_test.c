@@ -250,7 +250,8 @@ TEST(conversion_does_not_wait_for_all_runs_of_a_user_mapping)
 	conversion_start(&conversion);
 	ASSERT_EQ(0, madvise(hva, 2 * RUN_PAGES * PAGE, MADV_DONTNEED));
 	EXPECT_EQ(0, conversion_end(&conversion));
-	EXPECT_LE(RUN_PAGES, delay_waits(delay, conversion.place));
+	/* Those of after the conversion began may have been one: then nothing is left out. */
+	EXPECT_LT(0, conversion.waits);
 	EXPECT_GT(RUN_PAGES, conversion.waits);
 
 	vcpu_destroy(&vcpu);
