@@ -28,7 +28,7 @@
 #include "restrictedmem_delay.h"
 
 #define RMD_FLAGS	(RMD_RETURN | RMD_RANDOM | RMD_THIS_THREAD | \
-			 RMD_OTHER_THREADS)
+			 RMD_OTHER_THREADS | RMD_HOLD)
 
 /**
  * struct rmd_probe - one place
@@ -36,6 +36,7 @@
  * @owner: who asked, by thread id; constant
  * @calls: how often it was come by
  * @waits: how often it waited
+ * @go: with RMD_HOLD, nobody is to wait any more
  * @entry: the probe, without RMD_RETURN
  * @ret: the probe, with RMD_RETURN
  */
@@ -44,6 +45,7 @@ struct rmd_probe {
 	pid_t owner;
 	atomic64_t calls;
 	atomic64_t waits;
+	bool go;
 	union {
 		struct kprobe entry;
 		struct kretprobe ret;
@@ -71,6 +73,15 @@ static u64 rmd_mix(u64 x)
 	return x ^ (x >> 31);
 }
 
+/* By the clock of loops: what the caller holds may keep other clocks from going. */
+static void rmd_hold(struct rmd_probe *p)
+{
+	u32 i;
+
+	for (i = 0; i < RMD_HOLD_MSEC * 100 && !READ_ONCE(p->go); i++)
+		udelay(10);
+}
+
 static void rmd_wait(struct rmd_probe *p)
 {
 	const struct rmd_place *place = &p->place;
@@ -79,7 +90,7 @@ static void rmd_wait(struct rmd_probe *p)
 	u64 r;
 
 	if ((place->flags & RMD_THIS_THREAD && !own) ||
-	    (place->flags & RMD_OTHER_THREADS && own))
+	    (place->flags & RMD_OTHER_THREADS && own) || READ_ONCE(p->go))
 		return;
 	r = rmd_mix(place->seed + atomic64_inc_return(&p->calls));
 	if ((u32)r % 100 >= place->percent)
@@ -87,6 +98,10 @@ static void rmd_wait(struct rmd_probe *p)
 	if (place->flags & RMD_RANDOM)
 		usec = (r >> 32) % (usec + 1);
 	atomic64_inc(&p->waits);
+	if (place->flags & RMD_HOLD) {
+		rmd_hold(p);
+		return;
+	}
 	mdelay(usec / 1000);
 	udelay(usec % 1000);
 }
@@ -133,7 +148,8 @@ static bool rmd_is_valid(const struct rmd_place *place)
 	return strnlen(place->symbol, RMD_NAME_LEN) < RMD_NAME_LEN &&
 	       place->usec <= RMD_MAX_USEC && place->percent &&
 	       place->percent <= 100 && !(place->flags & ~RMD_FLAGS) &&
-	       !(place->flags & RMD_RETURN && place->offset);
+	       !(place->flags & RMD_RETURN && place->offset) &&
+	       !(place->flags & RMD_HOLD && place->usec);
 }
 
 static long rmd_add(struct rmd_file *f, const void __user *arg)
@@ -178,6 +194,15 @@ static long rmd_hits(struct rmd_file *f, void __user *arg)
 	return copy_to_user(arg, &hits, sizeof(hits)) ? -EFAULT : 0;
 }
 
+static void rmd_go(struct rmd_file *f)
+{
+	unsigned int i;
+
+	for (i = 0; i < f->nr; i++)
+		if (f->probes[i]->place.flags & RMD_HOLD)
+			WRITE_ONCE(f->probes[i]->go, true);
+}
+
 static void rmd_clear(struct rmd_file *f)
 {
 	while (f->nr) {
@@ -200,6 +225,9 @@ static long rmd_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 		break;
 	case RMD_HITS:
 		r = rmd_hits(f, (void __user *)arg);
+		break;
+	case RMD_GO:
+		rmd_go(f);
 		break;
 	case RMD_CLEAR:
 		rmd_clear(f);

@@ -18,6 +18,7 @@
 #define RMD_NAME_LEN		64
 #define RMD_MAX_USEC		20000U
 #define RMD_MAX_PLACES		32
+#define RMD_HOLD_MSEC		5000U
 
 /* Wait when the function returns, not when it is entered. */
 #define RMD_RETURN		(1U << 0)
@@ -27,13 +28,15 @@
 #define RMD_THIS_THREAD		(1U << 2)
 /* Only in threads that are not the one that added the place. */
 #define RMD_OTHER_THREADS	(1U << 3)
+/* Wait until RMD_GO, for RMD_HOLD_MSEC at most: whoever comes by before it. */
+#define RMD_HOLD		(1U << 4)
 
 /**
  * struct rmd_place - a function that is to be slow
  * @symbol: its name; "MODULE:NAME" for one of a module; ends with a zero
  * @offset: bytes into the function; 0 with RMD_RETURN
- * @usec: microseconds to wait, RMD_MAX_USEC at most; with the processor busy and
- *	preemption off, because the place may hold a spinlock
+ * @usec: microseconds to wait, RMD_MAX_USEC at most, 0 with RMD_HOLD; with the
+ *	processor busy and preemption off, because the place may hold a spinlock
  * @percent: in how many of 100 calls, 1 to 100
  * @flags: RMD_*
  * @seed: of the choice of calls and of RMD_RANDOM
@@ -63,5 +66,7 @@ struct rmd_hits {
 #define RMD_HITS	_IOWR(RMD_IOCTL_TYPE, 1, struct rmd_hits)
 /* Remove all places of the file. */
 #define RMD_CLEAR	_IO(RMD_IOCTL_TYPE, 2)
+/* Let go of who waits at the places with RMD_HOLD, and hold nobody there again. */
+#define RMD_GO		_IO(RMD_IOCTL_TYPE, 3)
 
 #endif /* RESTRICTEDMEM_DELAY_H */

@@ -9,6 +9,9 @@
 #ifndef DELAY_H
 #define DELAY_H
 
+#include <pthread.h>
+#include <stdatomic.h>
+
 #include <restrictedmem_delay.h>
 
 #include "util.h"
@@ -62,6 +65,55 @@ static inline uint64_t delay_waits(int fd, int place)
 	struct rmd_hits hits = { .place = place };
 
 	return ioctl(fd, RMD_HITS, &hits) ? 0 : hits.waits;
+}
+
+/*
+ * What another thread does while this one is held at a place: not for some time but
+ * until that is done, however slow the machine is.
+ */
+struct meanwhile {
+	int delay;
+	int place;
+	void (*act)(void *arg);
+	void *arg;
+	pthread_t thread;
+	atomic_bool over;
+};
+
+static inline void *meanwhile_thread(void *arg)
+{
+	struct meanwhile *m = arg;
+
+	while (!delay_waits(m->delay, m->place))
+		if (m->over)
+			return NULL;
+	m->act(m->arg);
+	CHECK(!ioctl(m->delay, RMD_GO));
+	return NULL;
+}
+
+/* @act must not wait for what this thread holds at @symbol. */
+static inline void meanwhile_start(struct meanwhile *m, const char *symbol,
+				   void (*act)(void *arg), void *arg)
+{
+	m->delay = delay_open();
+	m->place = delay_add(m->delay, symbol, 0, RMD_HOLD | RMD_THIS_THREAD);
+	m->act = act;
+	m->arg = arg;
+	m->over = false;
+	CHECK(!pthread_create(&m->thread, NULL, meanwhile_thread, m));
+}
+
+/* Return: how often this thread was held; 0: @act was not called. */
+static inline uint64_t meanwhile_end(struct meanwhile *m)
+{
+	uint64_t waits;
+
+	m->over = true;
+	CHECK(!pthread_join(m->thread, NULL));
+	waits = delay_waits(m->delay, m->place);
+	close(m->delay);
+	return waits;
 }
 
 #endif /* DELAY_H */

@@ -71,6 +71,31 @@ TEST_F(delay, ends_with_its_file)
 	EXPECT_WORKS(populate(self->file, 0, PAGE));
 }
 
+static void count_it(void *arg)
+{
+	int *count = arg;
+
+	sleep_ms(50);
+	(*count)++;
+}
+
+/* It has happened by the time that the call goes on, and once. */
+TEST_F(delay, held_until_it_is_done)
+{
+	struct meanwhile m;
+	int count = 0;
+
+	meanwhile_start(&m, PLACE, count_it, &count);
+	EXPECT_WORKS(populate(self->file, 0, PAGE));
+	EXPECT_EQ(1, count);
+	EXPECT_WORKS(populate(self->file, 0, PAGE));
+	EXPECT_EQ(1, meanwhile_end(&m));
+	EXPECT_EQ(1, count);
+	meanwhile_start(&m, PLACE, count_it, &count);
+	EXPECT_EQ(0, meanwhile_end(&m));
+	EXPECT_EQ(1, count);
+}
+
 TEST_F(delay, refuses_what_it_cannot_do)
 {
 	struct rmd_place place = { .symbol = "rm_no_such_function",
@@ -83,6 +108,9 @@ TEST_F(delay, refuses_what_it_cannot_do)
 	place.percent = 0;
 	EXPECT_FAILS(EINVAL, ioctl(self->fd, RMD_ADD, &place));
 	place.percent = 100;
+	place.usec = 1;
+	place.flags = RMD_HOLD;
+	EXPECT_FAILS(EINVAL, ioctl(self->fd, RMD_ADD, &place));
 	place.flags = ~0U;
 	EXPECT_FAILS(EINVAL, ioctl(self->fd, RMD_ADD, &place));
 	EXPECT_FAILS(ENOTTY, ioctl(self->fd, 0));

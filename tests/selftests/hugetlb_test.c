@@ -351,20 +351,15 @@ TEST_F(pool, held_pages_of_a_reservation_stay_within_the_limit)
 struct freer {
 	int holder;
 	int other;
-	int delay;
-	int place;
 };
 
-/* While another thread is delayed: let a page go, and see to it that it is freed. */
-static void *free_meanwhile(void *arg)
+/* Lets a page go, and sees to it that it is freed. */
+static void free_page(void *arg)
 {
 	struct freer *f = arg;
 
-	while (!delay_waits(f->delay, f->place))
-		;
 	close(f->holder);
 	populate(f->other, 0, HUGE);
-	return NULL;
 }
 
 /* A page is let go while a fill that found none has not yet given its claim back. */
@@ -374,10 +369,9 @@ TEST_F(pool, page_freed_beside_a_failing_fill_spoils_no_account)
 	struct freer f = {
 		.holder = consumer_open(),
 		.other = create_pooled(HUGE, HUGE, 0),
-		.delay = delay_open(),
 	};
+	struct meanwhile meanwhile;
 	struct rmt_page page;
-	pthread_t thread;
 	int id;
 
 	ASSERT_LE(0, fd);
@@ -388,13 +382,9 @@ TEST_F(pool, page_freed_beside_a_failing_fill_spoils_no_account)
 	ASSERT_EQ(0, get_page(f.holder, id, 0, RMT_GET_HOLD, &page));
 	ASSERT_EQ(0, populate(fd, 0, POOL_PAGES * HUGE));
 	EXPECT_WORKS(punch(fd, 0, HUGE));
-	f.place = delay_add(f.delay, "hugetlb_cgroup_uncharge_cgroup", 20000,
-			    RMD_THIS_THREAD);
-	ASSERT_EQ(0, pthread_create(&thread, NULL, free_meanwhile, &f));
+	meanwhile_start(&meanwhile, "hugetlb_cgroup_uncharge_cgroup", free_page, &f);
 	EXPECT_FAILS(ENOSPC, populate(fd, 0, HUGE));
-	pthread_join(thread, NULL);
-	EXPECT_LT(0, delay_waits(f.delay, f.place));
-	close(f.delay);
+	EXPECT_LT(0, meanwhile_end(&meanwhile));
 	EXPECT_EQ(HUGE, resident(f.other));
 	close(fd);
 	close(f.other);

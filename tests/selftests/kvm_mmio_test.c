@@ -924,20 +924,15 @@ static GUEST void call_outsb(uint64_t code, uint64_t operand)
 struct taker {
 	int fd;
 	uint64_t offset;
-	int delay;
-	int place;
 };
 
-/* As soon as KVM begins to look: the page goes, and there is no other. */
-static void *take_page(void *arg)
+/* The page goes, and there is no other. */
+static void take_page(void *arg)
 {
 	struct taker *t = arg;
 
-	while (!delay_waits(t->delay, t->place))
-		;
 	CHECK(!set_limit(resident_total() - PAGE));
 	CHECK(!punch(t->fd, t->offset, PAGE));
-	return NULL;
 }
 
 /* The processor has read the instruction, but KVM comes too late to do so. */
@@ -948,10 +943,9 @@ TEST(code_that_cannot_be_had_is_an_exit)
 	struct taker taker = {
 		.fd = create_small(SIZE),
 		.offset = code - DATA,
-		.delay = delay_open(),
 	};
+	struct meanwhile meanwhile;
 	struct vcpu vcpu;
-	pthread_t thread;
 	struct vm vm;
 
 	ASSERT_LE(0, taker.fd);
@@ -960,12 +954,9 @@ TEST(code_that_cannot_be_had_is_an_exit)
 	vm_add_private(&vm, SLOT, DATA, SIZE, NULL, taker.fd);
 	vcpu_start(&vcpu, call_outsb, code, operand, 0);
 	vcpu_sync(&vcpu);
-	taker.place = delay_add(taker.delay, "kvm:x86_emulate_instruction", RMD_MAX_USEC,
-				RMD_THIS_THREAD);
-	ASSERT_EQ(0, pthread_create(&thread, NULL, take_page, &taker));
+	meanwhile_start(&meanwhile, "kvm:x86_emulate_instruction", take_page, &taker);
 	vcpu_run(&vcpu);
-	pthread_join(thread, NULL);
-	close(taker.delay);
+	ASSERT_EQ(1, meanwhile_end(&meanwhile));
 	ASSERT_EQ(0, set_limit(0));
 	fault = restrictedmem_kvm_memory_fault(vcpu.run);
 	ASSERT_EQ(KVM_EXIT_MEMORY_FAULT, vcpu.reason);

@@ -32,14 +32,6 @@
 
 #define BOOT_SLOT	0
 
-#define CHECK(_condition) do {						\
-	if (!(_condition)) {						\
-		fprintf(stderr, "# %s:%d: %s (errno %d)\n", __FILE__,	\
-			__LINE__, #_condition, errno);			\
-		abort();						\
-	}								\
-} while (0)
-
 struct vm {
 	int kvm;
 	int fd;

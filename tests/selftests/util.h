@@ -35,6 +35,15 @@
 
 #define PUNCH		(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)
 
+/* What a test cannot go on without, where there is no test's ASSERT_*() */
+#define CHECK(_condition) do {						\
+	if (!(_condition)) {						\
+		fprintf(stderr, "# %s:%d: %s (errno %d)\n", __FILE__,	\
+			__LINE__, #_condition, errno);			\
+		abort();						\
+	}								\
+} while (0)
+
 /* The call returns -1 with this errno. */
 #define EXPECT_FAILS(_errno, _call) do {		\
 	errno = 0;					\
