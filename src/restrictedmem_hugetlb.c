@@ -26,6 +26,7 @@
 #include <linux/init_task.h>
 #include <linux/mm.h>
 #include <linux/mount.h>
+#include <linux/mutex.h>
 #include <linux/pagemap.h>
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
@@ -37,6 +38,7 @@
 
 /**
  * struct rm_hugetlb - what rm_store.private is here
+ * @lock: fills one page at a time, once the reservation is less than the file
  * @shift: of the page size, in pages
  * @nr_files: how many there are
  * @files: huge page i is page i / @nr_files + f of file f = i % @nr_files
@@ -45,6 +47,7 @@
  * page f, so that huge pages that follow one another go to nodes in turn.
  */
 struct rm_hugetlb {
+	struct mutex lock; /* of the account, over a fill */
 	unsigned int shift;
 	unsigned int nr_files;
 	struct file *files[];
@@ -175,6 +178,7 @@ static int rm_hugetlb_set_up(struct rm_store *store)
 	huge = kzalloc(struct_size(huge, files, nr_files), GFP_KERNEL_ACCOUNT);
 	if (!huge)
 		return -ENOMEM;
+	mutex_init(&huge->lock);
 	huge->shift = shift;
 	huge->nr_files = nr_files;
 
@@ -223,7 +227,7 @@ static struct folio *rm_hugetlb_find(struct rm_store *store, pgoff_t index)
  * for that, nor can it be interrupted half way: the signal waits, unless it is
  * one that kills.
  */
-static int rm_hugetlb_fill(struct file *file, loff_t offset, loff_t len)
+static int rm_hugetlb_fill_file(struct file *file, loff_t offset, loff_t len)
 {
 	const struct cred *old = override_creds(rm_hugetlb_cred);
 	bool signal = false, notify = false;
@@ -247,6 +251,27 @@ static int rm_hugetlb_fill(struct file *file, loff_t offset, loff_t len)
 	return r;
 }
 
+/*
+ * A fill that fails gives back in two steps what it has taken from the mount's account.
+ * What it gives is lost if more was in use than is reserved, and no longer is by the
+ * second step. That takes a fill of beyond the reservation in between.
+ */
+static int rm_hugetlb_fill(struct rm_store *store, struct file *file,
+			   loff_t offset, loff_t len)
+{
+	struct rm_hugetlb *huge = store->private;
+	int r;
+
+	/* Changed with the invalidate_lock held for writing */
+	if (!store->config.reserve || store->reserved == store->nr_pages)
+		return rm_hugetlb_fill_file(file, offset, len);
+	if (mutex_lock_killable(&huge->lock))
+		return -EINTR;
+	r = rm_hugetlb_fill_file(file, offset, len);
+	mutex_unlock(&huge->lock);
+	return r;
+}
+
 static struct folio *rm_hugetlb_get(struct rm_store *store, pgoff_t index,
 				    bool must)
 {
@@ -258,7 +283,7 @@ static struct folio *rm_hugetlb_get(struct rm_store *store, pgoff_t index,
 
 	file = rm_hugetlb_locate(store, index, &in_file);
 	while (!(folio = rm_hugetlb_find(store, index))) {
-		r = rm_hugetlb_fill(file, (loff_t)in_file * page_size, page_size);
+		r = rm_hugetlb_fill(store, file, (loff_t)in_file * page_size, page_size);
 		if (r)
 			return ERR_PTR(r);
 	}
@@ -326,9 +351,13 @@ static void rm_hugetlb_destroy(struct rm_store *store)
  * after they have dropped its lock, and both could free it. A failing fill corrects it in
  * two steps, between which no page may be freed. So a page that somebody may let go of
  * at any time leaves the account here, where neither can happen, and takes its part of
- * the reservation along. What is still set aside, max(0, min - used), stays as it is.
+ * the reservation along. What is still set aside, max(0, min - used), stays as it is:
+ * while a page is beyond the reservation, that is nothing.
+ *
+ * Whether it is beyond is not asked of the account: that also has pages that were
+ * refused and are still to be trimmed.
  */
-static void rm_hugetlb_forsake(struct folio *folio)
+static void rm_hugetlb_forsake(struct folio *folio, bool beyond)
 {
 	struct hugepage_subpool *spool = hugetlb_folio_subpool(folio);
 
@@ -337,7 +366,7 @@ static void rm_hugetlb_forsake(struct folio *folio)
 	spin_lock_irq(&spool->lock);
 	hugetlb_set_folio_subpool(folio, NULL);
 	spool->used_hpages--;
-	if (spool->used_hpages < spool->min_hpages)
+	if (!beyond)
 		spool->min_hpages--;
 	spin_unlock_irq(&spool->lock);
 }

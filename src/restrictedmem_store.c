@@ -255,6 +255,20 @@ static long rm_store_unpin(struct rm_store *store, pgoff_t first, pgoff_t last,
 }
 
 /*
+ * Take a page off those beyond the reservation. Who charged pages while others took
+ * theirs back may have left both counts: then the reservation pays for what it can.
+ */
+static bool rm_store_take_extra(struct rm_store *store, long nr_pages)
+{
+	while (rm_take(&store->extra, nr_pages)) {
+		if (!rm_take(&store->set_aside, nr_pages))
+			return true;
+		rm_uncharge(nr_pages);
+	}
+	return false;
+}
+
+/*
  * Drop the reference on a huge folio that is in no file any more. If somebody holds it,
  * it takes along what was charged for it, and is no longer the reservation's.
  */
@@ -268,8 +282,10 @@ static void rm_store_drop(struct rm_store *store, struct folio *folio)
 		return;
 	}
 	if (store->config.reserve) {
-		store->config.ops->forsake(folio);
-		if (!rm_take(&store->extra, nr_pages))
+		bool beyond = rm_store_take_extra(store, nr_pages);
+
+		store->config.ops->forsake(folio, beyond);
+		if (!beyond)
 			WRITE_ONCE(store->reserved, store->reserved - nr_pages);
 	}
 	rm_let_go(folio);

@@ -36,6 +36,7 @@ struct shared_policy;
  * @destroy: undo @init; no page is left
  * @forsake: a folio that has left the store, with a reference, is not the
  *	reservation's any more, because somebody holds it; nobody fills the store.
+ *	It may be one of those beyond the reservation, which then stays as it is.
  *	Only stores that can reserve have it.
  * @get: the folio at an index: found, or allocated, zeroed and charged to
  *	current; with a reference for the caller. May sleep, and call the OOM
@@ -58,7 +59,7 @@ struct rm_store_ops {
 	u64 (*page_sizes)(void);
 	int (*init)(struct rm_store *store);
 	void (*destroy)(struct rm_store *store);
-	void (*forsake)(struct folio *folio);
+	void (*forsake)(struct folio *folio, bool beyond);
 	struct folio *(*get)(struct rm_store *store, pgoff_t index, bool must);
 	struct folio *(*find)(struct rm_store *store, pgoff_t index);
 	bool (*owns)(struct rm_store *store, struct folio *folio, pgoff_t *first);
@@ -103,7 +104,7 @@ struct rm_store_config {
  * @by_node: the same, for each node; NULL until the size is set
  * @nr_lost: marks in @lost
  * @reserved: pages that are charged as a reservation, resident or not; changed
- *	under the invalidate_lock, held for writing
+ *	under the invalidate_lock, held for writing, or by the last user
  * @set_aside: those of them that are not resident
  * @extra: resident pages that are charged beyond a reservation; always 0 where
  *	there was none

@@ -197,9 +197,9 @@ enum restrictedmem_numa {
  * Pages of a pool (RESTRICTEDMEM_STORE_HUGETLB) are taken from it when they are
  * populated or faulted, which fails with ENOSPC when it is empty, unless they
  * were reserved. What is discarded is set aside again, with two exceptions: a
- * page that somebody holds as it goes, and one that the pool had allocated
- * beyond its size (nr_overcommit_hugepages). The memory cgroup is not charged
- * for the pages; the hugetlb cgroup is.
+ * page that somebody holds as it goes, and any page while the pool has more on
+ * the page's node than its size (nr_overcommit_hugepages). The memory cgroup is
+ * not charged for the pages; the hugetlb cgroup is.
  *
  * Return: a new file descriptor, close-on-exec, to a file that holds no page
  * yet and belongs to nobody until a consumer binds it. EINVAL: an unknown

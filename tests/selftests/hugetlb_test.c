@@ -12,6 +12,7 @@
 #include <sys/wait.h>
 
 #include "kselftest_harness.h"
+#include "accounting.h"
 #include "hostile.h"
 #include "delay.h"
 #include "hugetlb.h"
@@ -392,6 +393,117 @@ TEST_F(pool, page_freed_beside_a_failing_fill_spoils_no_account)
 		sleep_ms(10);
 	EXPECT_EQ(0, RESERVED());
 	EXPECT_EQ(POOL_PAGES, FREE());
+}
+
+/* A cgroup that may have no page, for the process and for good. */
+static void enter_poor_cgroup(const char *group)
+{
+	CHECK(!cgroup_make(group));
+	CHECK(!write_text(path_of("%s/hugetlb.2MB.rsvd.max", group), "0"));
+	CHECK(!cgroup_enter(group));
+}
+
+/* Nor may one come while a fill that failed has not yet given its claim back. */
+TEST_F(pool, fill_beside_a_failing_fill_spoils_no_account)
+{
+	const char *group = CGROUP "/rm-test-poor";
+	int fd = create_pooled(HUGE, 2 * HUGE, RESTRICTEDMEM_CREATE_RESERVE);
+	int holder = consumer_open(), delay = delay_open(), place, status;
+	struct rmt_page page;
+	pid_t child;
+	int id;
+
+	ASSERT_LE(0, fd);
+	ASSERT_LE(0, holder);
+	id = bind_range(holder, fd, 0, HUGE_PAGES);
+	ASSERT_LT(0, id);
+	ASSERT_EQ(0, get_page(holder, id, 0, RMT_GET_HOLD, &page));
+	ASSERT_EQ(0, unbind_keep(holder, id));
+	EXPECT_WORKS(punch(fd, 0, HUGE));
+	EXPECT_EQ(1, RESERVED());
+	place = delay_add(delay, "hugetlb_cgroup_charge_cgroup_rsvd", 20000,
+			  RMD_OTHER_THREADS);
+	child = fork();
+	if (!child) {
+		enter_poor_cgroup(group);
+		_exit(!populate(fd, 0, HUGE) || errno != ENOSPC);
+	}
+	while (!delay_waits(delay, place))
+		;
+	EXPECT_WORKS(populate(fd, HUGE, HUGE));
+	ASSERT_EQ(child, waitpid(child, &status, 0));
+	EXPECT_EQ(0, status);
+	rmdir(group);
+	close(delay);
+	EXPECT_WORKS(punch(fd, HUGE, HUGE));
+	EXPECT_EQ(1, RESERVED());
+	close(fd);
+	EXPECT_EQ(0, RESERVED());
+	close(holder);
+	for (int i = 0; i < 500 && FREE() != POOL_PAGES; i++)
+		sleep_ms(10);
+	EXPECT_EQ(POOL_PAGES, FREE());
+}
+
+struct refusal {
+	int fd;
+	int other;
+	pthread_t thread;
+};
+
+static void *punch_second(void *arg)
+{
+	CHECK(!punch(*(int *)arg, HUGE, HUGE));
+	return NULL;
+}
+
+/* Another file takes the room, and a punch waits until the refused fill is done. */
+static void take_the_room(void *arg)
+{
+	struct refusal *r = arg;
+
+	CHECK(!populate(r->other, 0, HUGE));
+	CHECK(!pthread_create(&r->thread, NULL, punch_second, &r->fd));
+	sleep_ms(50);
+}
+
+/* The page that was refused is still in the file while one that is held leaves it. */
+TEST_F(pool, refused_page_is_not_the_reservation_s)
+{
+	struct refusal r = {
+		.fd = create_pooled(HUGE, 2 * HUGE, RESTRICTEDMEM_CREATE_RESERVE),
+		.other = create_pooled(HUGE, HUGE, 0),
+	};
+	int holder = consumer_open();
+	struct meanwhile meanwhile;
+	struct rmt_page page;
+	int id;
+
+	ASSERT_LE(0, r.fd);
+	ASSERT_LE(0, r.other);
+	ASSERT_LE(0, holder);
+	id = bind_range(holder, r.fd, 0, 2 * HUGE_PAGES);
+	ASSERT_LT(0, id);
+	for (int i = 0; i < 2; i++)
+		ASSERT_EQ(0, get_page(holder, id, i * HUGE_PAGES, RMT_GET_HOLD, &page));
+	EXPECT_WORKS(punch(r.fd, 0, HUGE));
+	ASSERT_EQ(0, set_limit(charged() + HUGE));
+	meanwhile_start(&meanwhile, "restrictedmem:rm_try_charge", take_the_room, &r);
+	EXPECT_FAILS(ENOSPC, populate(r.fd, 0, HUGE));
+	ASSERT_EQ(1, meanwhile_end(&meanwhile));
+	pthread_join(r.thread, NULL);
+	EXPECT_EQ(0, resident(r.fd));
+	EXPECT_EQ(0, RESERVED());
+	EXPECT_EQ(0, fdinfo_number(r.fd, "reserved"));
+	ASSERT_EQ(0, set_limit(0));
+	close(r.fd);
+	close(r.other);
+	close(holder);
+	for (int i = 0; i < 500 && FREE() != POOL_PAGES; i++)
+		sleep_ms(10);
+	EXPECT_EQ(0, RESERVED());
+	EXPECT_EQ(POOL_PAGES, FREE());
+	EXPECT_EQ(self->charged, charged());
 }
 
 /* One page with an error is one page less, whatever was set aside around it. */
