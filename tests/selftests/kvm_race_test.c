@@ -261,6 +261,37 @@ TEST(conversion_does_not_wait_for_all_runs_of_a_user_mapping)
 	close(fd);
 }
 
+/* Nor for all of one run, which is handled in pieces that end where huge pages do. */
+TEST(long_run_of_a_user_mapping_is_handled_in_pieces)
+{
+	const uint64_t size = 256 * MIB, piece = 8 * MIB;
+	int fd = create_small(size), delay = delay_open(), place;
+	char *hva = map_anonymous(size);
+	struct vcpu vcpu;
+	struct vm vm;
+
+	ASSERT_LE(0, fd);
+	vm_create(&vm, KVM_X86_SW_PROTECTED_VM);
+	vcpu_create(&vm, &vcpu, 0);
+	ASSERT_EQ(0, madvise(hva, size, MADV_NOHUGEPAGE));
+	ASSERT_EQ(0, vm_region2(&vm, SLOT, KVM_MEM_GUEST_MEMFD, DATA, size, hva, fd, 0));
+	vcpu_start(&vcpu, write_word, DATA + size - PAGE, 1, 0);
+	vcpu_done(&vcpu);
+	place = delay_add(delay, "kvm:kvm_tdp_mmu_unmap_gfn_range", 1, RMD_THIS_THREAD);
+	ASSERT_EQ(0, madvise(hva + piece - PAGE, 2 * PAGE, MADV_DONTNEED));
+	EXPECT_EQ(2, delay_waits(delay, place));
+	ASSERT_EQ(0, madvise(hva, size, MADV_DONTNEED));
+	EXPECT_EQ(2 + size / piece, delay_waits(delay, place));
+	vcpu_start(&vcpu, watch_word, DATA + size - PAGE, 0, 0);
+	EXPECT_EQ(0, vcpu_sync(&vcpu));
+
+	vcpu_destroy(&vcpu);
+	vm_destroy(&vm);
+	close(delay);
+	munmap(hva, size);
+	close(fd);
+}
+
 /* Prefaults against the end of the slot. */
 
 FIXTURE(prefault) {
