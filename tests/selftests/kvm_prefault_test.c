@@ -190,6 +190,29 @@ TEST_F(prefault, private_gfn_without_a_slot_fails)
 	EXPECT_REFUSED(EFAULT, .gpa = NOWHERE, .size = PAGE);
 }
 
+static GUEST void read_register(uint64_t gpa)
+{
+	guest_sync(guest_read(gpa));
+}
+
+/* The answer to another exit is in kvm_run already. */
+TEST_F(prefault, failure_leaves_the_last_exit_alone)
+{
+	const uint64_t gpa = variant->private ? NOWHERE + PAGE : DATA + SIZE - PAGE;
+	struct kvm_run *run = self->vcpu.run;
+	const uint64_t answer = 42;
+
+	ASSERT_EQ(0, variant->private ? vm_set_private(&self->vm, gpa, PAGE, true) :
+		     munmap(self->hva + SIZE - PAGE, PAGE));
+	vcpu_start(&self->vcpu, read_register, NOWHERE, 0, 0);
+	ASSERT_EQ(KVM_EXIT_MMIO, vcpu_run(&self->vcpu));
+	memcpy(run->mmio.data, &answer, sizeof(answer));
+	EXPECT_REFUSED(EFAULT, .gpa = gpa, .size = PAGE);
+	EXPECT_EQ(KVM_EXIT_MMIO, run->exit_reason);
+	EXPECT_EQ(NOWHERE, run->mmio.phys_addr);
+	EXPECT_EQ(answer, vcpu_sync(&self->vcpu));
+}
+
 TEST(prefault_of_a_default_vm)
 {
 	struct kvm_pre_fault_memory range = { .gpa = 0, .size = BOOT_SIZE };

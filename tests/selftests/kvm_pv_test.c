@@ -7,8 +7,12 @@
  */
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
+
+#include <linux/userfaultfd.h>
 
 #include "kselftest_harness.h"
+#include "delay.h"
 #include "kvm_util.h"
 
 #include <asm/kvm_para.h>
@@ -631,6 +635,132 @@ TEST_F(pv, async_page_faults_can_be_enabled)
 {
 	START(use_async_page_faults);
 	vcpu_done(&self->vcpu);
+}
+
+/* A page of an ordinary slot that takes its time, until UFFDIO_ZEROPAGE */
+#define LATE		(2 * GIB)
+#define LATE_SLOT	2
+#define NMI_VECTOR	2
+
+struct late {
+	int fd;
+	char *hva;
+	pthread_t vcpu;
+	pthread_t thread;
+};
+
+/* Interrupt the vCPU's thread when somebody waits for the page: that is a worker. */
+static void *late_thread(void *arg)
+{
+	struct late *late = arg;
+	struct uffd_msg msg;
+
+	CHECK(read(late->fd, &msg, sizeof(msg)) == sizeof(msg));
+	CHECK(!pthread_kill(late->vcpu, SIGUSR1));
+	return NULL;
+}
+
+static void ignore_signal(int signal)
+{
+}
+
+static void late_start(struct late *late)
+{
+	struct uffdio_api api = { .api = UFFD_API };
+	struct uffdio_register range = { .mode = UFFDIO_REGISTER_MODE_MISSING };
+	const struct sigaction action = { .sa_handler = ignore_signal };
+
+	late->hva = map_anonymous(PAGE);
+	late->vcpu = pthread_self();
+	range.range.start = (uintptr_t)late->hva;
+	range.range.len = PAGE;
+	late->fd = syscall(SYS_userfaultfd, O_CLOEXEC);
+	CHECK(late->fd >= 0);
+	CHECK(!ioctl(late->fd, UFFDIO_API, &api));
+	CHECK(!ioctl(late->fd, UFFDIO_REGISTER, &range));
+	CHECK(!sigaction(SIGUSR1, &action, NULL));
+	CHECK(!pthread_create(&late->thread, NULL, late_thread, late));
+}
+
+static void late_give(struct late *late)
+{
+	struct uffdio_zeropage range = { };
+
+	range.range.start = (uintptr_t)late->hva;
+	range.range.len = PAGE;
+	CHECK(!ioctl(late->fd, UFFDIO_ZEROPAGE, &range));
+}
+
+static GUEST void __attribute__((naked)) on_nmi(void)
+{
+	asm volatile("iretq");
+}
+
+/* Only with interrupts on does KVM leave the page to a worker. */
+static GUEST void read_with_interrupts(uint64_t gpa)
+{
+	asm volatile("sti");
+	guest_sync(guest_read(gpa));
+}
+
+static GUEST void read_register(uint64_t gpa)
+{
+	guest_sync(guest_read(gpa));
+}
+
+/* Take from KVM what its workers have done, without running the vCPU. */
+static void take_async_pages(struct vcpu *vcpu)
+{
+	struct {
+		struct kvm_msrs msrs;
+		struct kvm_msr_entry entry;
+	} ack = {
+		.msrs.nmsrs = 1,
+		.entry = { .index = MSR_KVM_ASYNC_PF_ACK, .data = 1 },
+	};
+
+	CHECK(ioctl(vcpu->fd, KVM_SET_MSRS, &ack) == 1);
+}
+
+/*
+ * While a worker waits for a page, an NMI takes the guest to a device. The page is
+ * there when userspace has the answer in kvm_run already, but cannot be mapped: its
+ * gfn has become private, in a slot that has no such half.
+ */
+TEST_F(pv, async_page_that_is_not_mapped_leaves_the_last_exit_alone)
+{
+	uint64_t *idt = (uint64_t *)(self->vm.boot + IDT);
+	struct kvm_run *run = self->vcpu.run;
+	const uint64_t answer = 42;
+	int delay = delay_open(), place;
+	struct late late;
+
+	late_start(&late);
+	ASSERT_EQ(0, vm_region(&self->vm, LATE_SLOT, LATE, PAGE, late.hva));
+	set_up_interrupts(&self->vcpu, guest_address(on_nmi));
+	memcpy(idt + 2 * NMI_VECTOR, idt + 2 * VECTOR, 16);
+	vcpu_start(&self->vcpu, read_with_interrupts, LATE, 0, 0);
+	EXPECT_FAILS(EINTR, ioctl(self->vcpu.fd, KVM_RUN, 0));
+	ASSERT_EQ(0, pthread_join(late.thread, NULL));
+
+	vcpu_start(&self->vcpu, read_register, NOWHERE, 0, 0);
+	ASSERT_EQ(0, ioctl(self->vcpu.fd, KVM_NMI));
+	ASSERT_EQ(KVM_EXIT_MMIO, vcpu_run(&self->vcpu));
+	memcpy(run->mmio.data, &answer, sizeof(answer));
+	ASSERT_EQ(0, vm_set_private(&self->vm, LATE, PAGE, true));
+	place = delay_add(delay, "kvm:kvm_arch_async_page_ready", 1, RMD_THIS_THREAD);
+	late_give(&late);
+	for (int i = 0; i < 500 && !delay_waits(delay, place); i++) {
+		sleep_ms(10);
+		take_async_pages(&self->vcpu);
+	}
+	EXPECT_EQ(1, delay_waits(delay, place));
+	EXPECT_EQ(KVM_EXIT_MMIO, run->exit_reason);
+	EXPECT_EQ(NOWHERE, run->mmio.phys_addr);
+	EXPECT_EQ(answer, vcpu_sync(&self->vcpu));
+	close(delay);
+	close(late.fd);
+	munmap(late.hva, PAGE);
 }
 
 /* Guest addresses where there is no memory are refused or ignored. */
