@@ -92,16 +92,22 @@ static inline void *meanwhile_thread(void *arg)
 	return NULL;
 }
 
-/* @act must not wait for what this thread holds at @symbol. */
-static inline void meanwhile_start(struct meanwhile *m, const char *symbol,
-				   void (*act)(void *arg), void *arg)
+/* @act must not wait for what this thread holds at @symbol. @flags: RMD_RETURN or 0 */
+static inline void meanwhile_start_at(struct meanwhile *m, const char *symbol,
+				      uint32_t flags, void (*act)(void *arg), void *arg)
 {
 	m->delay = delay_open();
-	m->place = delay_add(m->delay, symbol, 0, RMD_HOLD | RMD_THIS_THREAD);
+	m->place = delay_add(m->delay, symbol, 0, RMD_HOLD | RMD_THIS_THREAD | flags);
 	m->act = act;
 	m->arg = arg;
 	m->over = false;
 	CHECK(!pthread_create(&m->thread, NULL, meanwhile_thread, m));
+}
+
+static inline void meanwhile_start(struct meanwhile *m, const char *symbol,
+				   void (*act)(void *arg), void *arg)
+{
+	meanwhile_start_at(m, symbol, 0, act, arg);
 }
 
 /* Return: how often this thread was held; 0: @act was not called. */

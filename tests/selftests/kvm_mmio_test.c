@@ -774,15 +774,16 @@ TEST_F(emulated, locked_operations_are_atomic_against_the_guest)
 	vcpu_destroy(&other);
 }
 
-/* An exchange waits, and when it goes on its gfn has become shared. */
-#define CONVERT_IN_EXCHANGE(_gpa) {					\
-	.vm = &self->vm,						\
-	.gpa = _gpa,							\
-	.size = PAGE,							\
-	.delay = delay,							\
-	.place = delay_add(delay, "kvm:kvm_rmem_try_cmpxchg",		\
-			   RMD_MAX_USEC, RMD_THIS_THREAD),		\
+/* The page becomes shared. */
+static void share_page(void *arg)
+{
+	struct conversion *c = arg;
+
+	c->result = vm_set_private(c->vm, c->gpa, c->size, false);
 }
+
+/* An exchange waits, and when it goes on its gfn has become shared. */
+#define EXCHANGE_PLACE	"kvm:kvm_rmem_try_cmpxchg"
 
 static GUEST void increment(uint64_t gpa)
 {
@@ -795,18 +796,23 @@ static GUEST void increment(uint64_t gpa)
 TEST_F(emulated, exchange_that_meets_a_conversion_is_done_again)
 {
 	uint64_t *shared = (uint64_t *)(self->hva + MIB);
-	int delay = delay_open();
-	struct conversion conversion = CONVERT_IN_EXCHANGE(BUFFER);
+	struct conversion conversion = {
+		.vm = &self->vm,
+		.gpa = BUFFER,
+		.size = PAGE,
+		.result = -1,
+	};
+	struct meanwhile meanwhile;
 
 	*shared = 20;
 	vcpu_start(&self->vcpu, increment, BUFFER, 0, 0);
 	vcpu_sync(&self->vcpu);
-	conversion_start(&conversion);
+	meanwhile_start(&meanwhile, EXCHANGE_PLACE, share_page, &conversion);
 	EXPECT_EQ(21, vcpu_sync(&self->vcpu));
-	EXPECT_EQ(0, conversion_end(&conversion));
+	EXPECT_EQ(1, meanwhile_end(&meanwhile));
+	EXPECT_EQ(0, conversion.result);
 	EXPECT_EQ(21, *shared);
 	*shared = 0;
-	close(delay);
 }
 
 static GUEST void output_through_the_window(void)
@@ -821,19 +827,24 @@ static GUEST void output_through_the_window(void)
 TEST_F(emulated, walk_that_meets_a_conversion_is_done_again)
 {
 	uint64_t *shared = (uint64_t *)(self->hva + TABLE(6) - DATA);
-	int delay = delay_open();
-	struct conversion conversion = CONVERT_IN_EXCHANGE(TABLE(6));
+	struct conversion conversion = {
+		.vm = &self->vm,
+		.gpa = TABLE(6),
+		.size = PAGE,
+		.result = -1,
+	};
+	struct meanwhile meanwhile;
 
 	START(output_through_the_window);
 	vcpu_sync(&self->vcpu);
 	for (uint64_t i = 0; i < WINDOW_PAGES; i++)
 		shared[i] = (BUFFER + i * PAGE) | PTE_WRITABLE | PTE_PRESENT;
-	conversion_start(&conversion);
+	meanwhile_start(&meanwhile, EXCHANGE_PLACE, share_page, &conversion);
 	EXPECT_EQ(5, sync_past_io(&self->vcpu));
-	EXPECT_EQ(0, conversion_end(&conversion));
+	EXPECT_EQ(1, meanwhile_end(&meanwhile));
+	EXPECT_EQ(0, conversion.result);
 	EXPECT_TRUE(shared[1] & PTE_ACCESSED);
 	memset(shared, 0, PAGE);
-	close(delay);
 }
 
 /* The walker's page is gone, and the limit keeps it from having another. */
@@ -899,13 +910,46 @@ TEST(operand_that_cannot_be_had_is_an_exit)
 	ASSERT_EQ(0, set_limit(0));
 	fault = restrictedmem_kvm_memory_fault(vcpu.run);
 	ASSERT_EQ(KVM_EXIT_MEMORY_FAULT, vcpu.reason);
-	EXPECT_EQ(EFAULT, vcpu.error);
+	EXPECT_EQ(ENOSPC, vcpu.error);
 	EXPECT_EQ(gpa, fault->gpa);
 	EXPECT_EQ(KVM_MEMORY_EXIT_FLAG_PRIVATE, fault->flags);
 	EXPECT_EQ(KVM_EXIT_IO, vcpu_run(&vcpu));
 	vcpu_destroy(&vcpu);
 	vm_destroy(&vm);
 	close(fd);
+}
+
+/* What failed was the private page: whatever has happened since, it is no MMIO. */
+TEST_F(emulated, missing_operand_that_meets_a_conversion_is_an_exit)
+{
+	uint64_t *shared = (uint64_t *)(self->hva + SIZE - PAGE);
+	struct restrictedmem_kvm_memory_fault *fault;
+	struct conversion conversion = {
+		.vm = &self->vm,
+		.gpa = DATA + SIZE - PAGE,
+		.size = PAGE,
+		.result = -1,
+	};
+	struct meanwhile meanwhile;
+
+	ASSERT_EQ(0, populate(self->fd, 0, PAGE));
+	ASSERT_EQ(0, set_limit(resident_total()));
+	vcpu_start(&self->vcpu, emulated_store, conversion.gpa, 0, 0);
+	meanwhile_start_at(&meanwhile, "restrictedmem:restrictedmem_kvm_write", RMD_RETURN,
+			   share_page, &conversion);
+	vcpu_run(&self->vcpu);
+	EXPECT_EQ(1, meanwhile_end(&meanwhile));
+	ASSERT_EQ(0, set_limit(0));
+	EXPECT_EQ(0, conversion.result);
+	fault = restrictedmem_kvm_memory_fault(self->vcpu.run);
+	ASSERT_EQ(KVM_EXIT_MEMORY_FAULT, self->vcpu.reason);
+	EXPECT_EQ(ENOSPC, self->vcpu.error);
+	EXPECT_EQ(conversion.gpa, fault->gpa);
+	EXPECT_EQ(KVM_MEMORY_EXIT_FLAG_PRIVATE, fault->flags);
+	/* It is done again, with the page that there is now. */
+	EXPECT_EQ(1, vcpu_sync(&self->vcpu));
+	EXPECT_EQ(1, *shared);
+	*shared = 0;
 }
 
 /* "outsb", "ret" */
@@ -936,36 +980,73 @@ static void take_page(void *arg)
 }
 
 /* The processor has read the instruction, but KVM comes too late to do so. */
-TEST(code_that_cannot_be_had_is_an_exit)
+FIXTURE(code) {
+	struct vm vm;
+	struct vcpu vcpu;
+	struct taker taker;
+	struct meanwhile meanwhile;
+};
+
+#define CODE_PAGE	(DATA + PAGE)
+
+FIXTURE_SETUP(code)
 {
-	const uint64_t code = DATA + PAGE, operand = DATA;
-	struct restrictedmem_kvm_memory_fault *fault;
-	struct taker taker = {
-		.fd = create_small(SIZE),
-		.offset = code - DATA,
+	self->taker.fd = create_small(SIZE);
+	ASSERT_LE(0, self->taker.fd);
+	self->taker.offset = CODE_PAGE - DATA;
+	vm_create(&self->vm, KVM_X86_SW_PROTECTED_VM);
+	vcpu_create(&self->vm, &self->vcpu, 0);
+	vm_add_private(&self->vm, SLOT, DATA, SIZE, NULL, self->taker.fd);
+	vcpu_start(&self->vcpu, call_outsb, CODE_PAGE, DATA, 0);
+	vcpu_sync(&self->vcpu);
+	meanwhile_start(&self->meanwhile, "kvm:x86_emulate_instruction", take_page,
+			&self->taker);
+}
+
+FIXTURE_TEARDOWN(code)
+{
+	vcpu_destroy(&self->vcpu);
+	vm_destroy(&self->vm);
+	close(self->taker.fd);
+}
+
+static void expect_missing_code(struct __test_metadata *_metadata, struct vcpu *vcpu)
+{
+	struct restrictedmem_kvm_memory_fault *fault =
+		restrictedmem_kvm_memory_fault(vcpu->run);
+
+	ASSERT_EQ(KVM_EXIT_MEMORY_FAULT, vcpu->reason);
+	EXPECT_EQ(ENOSPC, vcpu->error);
+	EXPECT_EQ(CODE_PAGE, fault->gpa);
+	EXPECT_EQ(KVM_MEMORY_EXIT_FLAG_PRIVATE, fault->flags);
+}
+
+TEST_F(code, that_cannot_be_had_is_an_exit)
+{
+	vcpu_run(&self->vcpu);
+	EXPECT_EQ(1, meanwhile_end(&self->meanwhile));
+	ASSERT_EQ(0, set_limit(0));
+	expect_missing_code(_metadata, &self->vcpu);
+}
+
+TEST_F(code, that_meets_a_conversion_as_well_is_an_exit)
+{
+	struct conversion conversion = {
+		.vm = &self->vm,
+		.gpa = CODE_PAGE,
+		.size = PAGE,
+		.result = -1,
 	};
 	struct meanwhile meanwhile;
-	struct vcpu vcpu;
-	struct vm vm;
 
-	ASSERT_LE(0, taker.fd);
-	vm_create(&vm, KVM_X86_SW_PROTECTED_VM);
-	vcpu_create(&vm, &vcpu, 0);
-	vm_add_private(&vm, SLOT, DATA, SIZE, NULL, taker.fd);
-	vcpu_start(&vcpu, call_outsb, code, operand, 0);
-	vcpu_sync(&vcpu);
-	meanwhile_start(&meanwhile, "kvm:x86_emulate_instruction", take_page, &taker);
-	vcpu_run(&vcpu);
-	ASSERT_EQ(1, meanwhile_end(&meanwhile));
+	meanwhile_start_at(&meanwhile, "restrictedmem:restrictedmem_kvm_read", RMD_RETURN,
+			   share_page, &conversion);
+	vcpu_run(&self->vcpu);
+	EXPECT_EQ(1, meanwhile_end(&meanwhile));
+	EXPECT_EQ(1, meanwhile_end(&self->meanwhile));
 	ASSERT_EQ(0, set_limit(0));
-	fault = restrictedmem_kvm_memory_fault(vcpu.run);
-	ASSERT_EQ(KVM_EXIT_MEMORY_FAULT, vcpu.reason);
-	EXPECT_EQ(EFAULT, vcpu.error);
-	EXPECT_EQ(code, fault->gpa);
-	EXPECT_EQ(KVM_MEMORY_EXIT_FLAG_PRIVATE, fault->flags);
-	vcpu_destroy(&vcpu);
-	vm_destroy(&vm);
-	close(taker.fd);
+	EXPECT_EQ(0, conversion.result);
+	expect_missing_code(_metadata, &self->vcpu);
 }
 
 TEST_HARNESS_MAIN
