@@ -952,19 +952,6 @@ TEST_F(emulated, missing_operand_that_meets_a_conversion_is_an_exit)
 	*shared = 0;
 }
 
-/* "outsb", "ret" */
-#define OUTSB_RET	0xc36e
-
-static GUEST void call_outsb(uint64_t code, uint64_t operand)
-{
-	guest_write(code, OUTSB_RET);
-	guest_write(operand, 0);
-	guest_sync(0);
-	asm volatile("call *%[code]" : "+S"(operand) : "d"(PORT_DATA), [code] "r"(code)
-		     : "memory");
-	guest_done();
-}
-
 struct taker {
 	int fd;
 	uint64_t offset;
@@ -977,6 +964,118 @@ static void take_page(void *arg)
 
 	CHECK(!set_limit(resident_total() - PAGE));
 	CHECK(!punch(t->fd, t->offset, PAGE));
+}
+
+static GUEST void take_in_words(uint64_t address, uint64_t count)
+{
+	uint64_t to = address;
+
+	asm volatile("rep insl" : "+D"(to), "+c"(count) : "d"(PORT_DATA) : "memory");
+	guest_sync(guest_read(address));
+}
+
+static GUEST void take_in_backwards(uint64_t address, uint64_t count)
+{
+	uint64_t to = address + count - 1;
+
+	asm volatile("std; rep insb; cld" : "+D"(to), "+c"(count) : "d"(PORT_DATA)
+		     : "memory");
+	guest_sync(guest_read(address));
+}
+
+/* A string goes to the page at MISSING: nothing is asked from the port before it is there. */
+FIXTURE(input) {
+	struct vm vm;
+	struct vcpu vcpu;
+	int fd;
+};
+
+FIXTURE_SETUP(input)
+{
+	vm_create(&self->vm, KVM_X86_SW_PROTECTED_VM);
+	vcpu_create(&self->vm, &self->vcpu, 0);
+	self->fd = create_small(SIZE);
+	ASSERT_LE(0, self->fd);
+	vm_add_private(&self->vm, SLOT, DATA, SIZE, NULL, self->fd);
+	ASSERT_EQ(0, populate(self->fd, 0, PAGE));
+}
+
+FIXTURE_TEARDOWN(input)
+{
+	vcpu_destroy(&self->vcpu);
+	vm_destroy(&self->vm);
+	close(self->fd);
+}
+
+#define MISSING		(DATA + PAGE)
+
+/* Run into the missing page, and then to the port, which is asked for all. */
+static void run_to_input(struct __test_metadata *_metadata, struct vcpu *vcpu,
+			 uint32_t size, uint32_t count)
+{
+	struct restrictedmem_kvm_memory_fault *fault =
+		restrictedmem_kvm_memory_fault(vcpu->run);
+	struct kvm_run *run = vcpu->run;
+
+	ASSERT_EQ(0, set_limit(resident_total()));
+	vcpu_run(vcpu);
+	ASSERT_EQ(0, set_limit(0));
+	ASSERT_EQ(KVM_EXIT_MEMORY_FAULT, vcpu->reason);
+	EXPECT_EQ(ENOSPC, vcpu->error);
+	EXPECT_EQ(MISSING, fault->gpa);
+	EXPECT_EQ(KVM_MEMORY_EXIT_FLAG_PRIVATE, fault->flags);
+	ASSERT_EQ(KVM_EXIT_IO, vcpu_run(vcpu));
+	ASSERT_EQ(PORT_DATA, run->io.port);
+	EXPECT_EQ(KVM_EXIT_IO_IN, run->io.direction);
+	EXPECT_EQ(size, run->io.size);
+	ASSERT_EQ(count, run->io.count);
+	memcpy((char *)run + run->io.data_offset, "abcdefgh", size * count);
+}
+
+TEST_F(input, is_not_lost_for_want_of_memory)
+{
+	vcpu_start(&self->vcpu, take_in_words, MISSING + 64, 2, 0);
+	run_to_input(_metadata, &self->vcpu, 4, 2);
+	EXPECT_EQ(0x6867666564636261, vcpu_sync(&self->vcpu));
+}
+
+TEST_F(input, is_not_lost_for_want_of_the_second_page)
+{
+	vcpu_start(&self->vcpu, take_in_words, MISSING - 2, 2, 0);
+	run_to_input(_metadata, &self->vcpu, 4, 2);
+	EXPECT_EQ(0x6867666564636261, vcpu_sync(&self->vcpu));
+}
+
+TEST_F(input, is_not_lost_backwards)
+{
+	vcpu_start(&self->vcpu, take_in_backwards, MISSING + 64, 8, 0);
+	run_to_input(_metadata, &self->vcpu, 1, 8);
+	EXPECT_EQ(0x6162636465666768, vcpu_sync(&self->vcpu));
+}
+
+/* The VMM takes the page while it answers: that is its own doing, and told. */
+TEST_F(input, of_which_the_page_is_taken_meanwhile_is_asked_for_again)
+{
+	struct taker taker = { .fd = self->fd, .offset = PAGE };
+
+	vcpu_start(&self->vcpu, take_in_words, MISSING + 64, 2, 0);
+	run_to_input(_metadata, &self->vcpu, 4, 2);
+	take_page(&taker);
+	run_to_input(_metadata, &self->vcpu, 4, 2);
+	EXPECT_EQ(0x6867666564636261, vcpu_sync(&self->vcpu));
+}
+
+/* "outsb", "ret" */
+#define OUTSB_RET	0xc36e
+
+static GUEST void call_outsb(uint64_t code, uint64_t operand)
+{
+	guest_write(code, OUTSB_RET);
+	guest_write(operand, 0);
+	guest_sync(0);
+	asm volatile("call *%[code]" : "+S"(operand) : "d"(PORT_DATA), [code] "r"(code)
+		     : "memory");
+	guest_done();
 }
 
 /* The processor has read the instruction, but KVM comes too late to do so. */
