@@ -36,7 +36,7 @@
  * @owner: who asked, by thread id; constant
  * @calls: how often it was come by
  * @waits: how often it waited
- * @go: with RMD_HOLD, nobody is to wait any more
+ * @go: nobody is to wait any more
  * @entry: the probe, without RMD_RETURN
  * @ret: the probe, with RMD_RETURN
  */
@@ -199,8 +199,7 @@ static void rmd_go(struct rmd_file *f)
 	unsigned int i;
 
 	for (i = 0; i < f->nr; i++)
-		if (f->probes[i]->place.flags & RMD_HOLD)
-			WRITE_ONCE(f->probes[i]->go, true);
+		WRITE_ONCE(f->probes[i]->go, true);
 }
 
 static void rmd_clear(struct rmd_file *f)

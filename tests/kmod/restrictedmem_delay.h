@@ -66,7 +66,7 @@ struct rmd_hits {
 #define RMD_HITS	_IOWR(RMD_IOCTL_TYPE, 1, struct rmd_hits)
 /* Remove all places of the file. */
 #define RMD_CLEAR	_IO(RMD_IOCTL_TYPE, 2)
-/* Let go of who waits at the places with RMD_HOLD, and hold nobody there again. */
+/* No waits any more at the file's places; who is held goes on. */
 #define RMD_GO		_IO(RMD_IOCTL_TYPE, 3)
 
 #endif /* RESTRICTEDMEM_DELAY_H */

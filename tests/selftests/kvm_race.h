@@ -20,6 +20,7 @@ struct conversion {
 	bool private;
 	int delay;
 	int place;
+	bool go;		/* nobody is to wait any more, once it is over */
 	int result;
 	uint64_t waits;
 	pthread_t thread;
@@ -33,6 +34,8 @@ static inline void *conversion_thread(void *arg)
 		;
 	c->result = vm_set_private(c->vm, c->gpa, c->size, c->private);
 	c->waits = delay_waits(c->delay, c->place);
+	if (c->go)
+		CHECK(!ioctl(c->delay, RMD_GO));
 	return NULL;
 }
 

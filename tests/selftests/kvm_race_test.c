@@ -220,6 +220,8 @@ TEST(freed_page_of_a_gfn_that_becomes_private_is_not_mapped)
 	close(fd);
 }
 
+#define MANY_RUNS	200	/* two seconds for who does wait */
+
 /*
  * Every other gfn is shared, and all of the user's mappings go at once: that is as many
  * runs as there are shared gfns. Who wants the lock need not wait for all of them.
@@ -235,24 +237,25 @@ TEST(conversion_does_not_wait_for_all_runs_of_a_user_mapping)
 		.gpa = DATA + HUGE - PAGE,
 		.size = PAGE,
 		.delay = delay,
+		.go = true,
 	};
 
 	ASSERT_LE(0, fd);
 	vm_create(&vm, KVM_X86_SW_PROTECTED_VM);
 	vcpu_create(&vm, &vcpu, 0);
 	vm_add_private(&vm, SLOT, DATA, HUGE, hva, fd);
-	for (int i = 0; i < 2 * RUN_PAGES; i += 2)
+	for (int i = 0; i < 2 * MANY_RUNS; i += 2)
 		ASSERT_EQ(0, vm_set_private(&vm, DATA + i * PAGE, PAGE, false));
 	vcpu_start(&vcpu, write_numbers, DATA, HUGE_PAGES, 0);
 	vcpu_done(&vcpu);
 	conversion.place = delay_add(delay, "kvm:kvm_tdp_mmu_unmap_gfn_range",
 				     10000, RMD_THIS_THREAD);
 	conversion_start(&conversion);
-	ASSERT_EQ(0, madvise(hva, 2 * RUN_PAGES * PAGE, MADV_DONTNEED));
+	ASSERT_EQ(0, madvise(hva, 2 * MANY_RUNS * PAGE, MADV_DONTNEED));
 	EXPECT_EQ(0, conversion_end(&conversion));
 	/* Those of after the conversion began may have been one: then nothing is left out. */
 	EXPECT_LT(0, conversion.waits);
-	EXPECT_GT(RUN_PAGES, conversion.waits);
+	EXPECT_GT(MANY_RUNS, conversion.waits);
 
 	vcpu_destroy(&vcpu);
 	vm_destroy(&vm);
@@ -347,26 +350,19 @@ FIXTURE_TEARDOWN(prefault)
 
 struct deletion {
 	struct vm *vm;
-	int delay;		/* with which ... */
-	int place;		/* ... it waits until somebody came by a third time */
+	int delay;
+	int place;
+	uint64_t waits;		/* how many there have to be at the place before */
 	pthread_t thread;
-	atomic_bool go;
-	atomic_bool done;
 };
 
 static void *delete_slot(void *arg)
 {
 	struct deletion *d = arg;
 
-	while (!d->go)
+	while (d->waits && delay_waits(d->delay, d->place) < d->waits)
 		;
-	if (d->delay)
-		while (delay_waits(d->delay, d->place) < 3)
-			;
-	else
-		sleep_ms(5);
 	CHECK(!vm_region(d->vm, SLOT, 0, 0, NULL));
-	d->done = true;
 	return NULL;
 }
 
@@ -382,11 +378,11 @@ TEST_F_TIMEOUT(prefault, slot_goes_during_a_prefault, 60)
 			.vm = &self->vm,
 			.delay = self->delay,
 			.place = place,
+			.waits = 3,
 		};
 
 		ASSERT_EQ(0, pthread_create(&deletion.thread, NULL, delete_slot,
 					    &deletion));
-		deletion.go = true;
 		EXPECT_EQ(0, ioctl(self->vcpu.fd, KVM_PRE_FAULT_MEMORY, &range));
 		EXPECT_LT(DATA, range.gpa);
 		EXPECT_LT(0, range.size);
@@ -400,28 +396,23 @@ TEST_F_TIMEOUT(prefault, slot_goes_during_a_prefault, 60)
 /* A slot that is about to go is there, and is not: say so, as mainline does. */
 TEST_F_TIMEOUT(prefault, slot_that_is_going_is_eagain, 60)
 {
+	const int gone = variant->private ? EFAULT : ENOENT;
+	struct kvm_pre_fault_memory range = { .gpa = DATA, .size = PAGE };
 	struct deletion deletion = { .vm = &self->vm };
-	unsigned int again = 0;
+	int place;
 
-	delay_add(self->delay, "kvm:kvm_arch_flush_shadow_memslot", RMD_MAX_USEC,
-		  RMD_OTHER_THREADS);
+	place = delay_add(self->delay, "kvm:kvm_arch_flush_shadow_memslot", 0,
+			  RMD_HOLD | RMD_OTHER_THREADS);
 	ASSERT_EQ(0, pthread_create(&deletion.thread, NULL, delete_slot,
 				    &deletion));
-	deletion.go = true;
-	while (!deletion.done) {
-		struct kvm_pre_fault_memory range = { .gpa = DATA, .size = PAGE };
-
-		if (!ioctl(self->vcpu.fd, KVM_PRE_FAULT_MEMORY, &range))
-			continue;
-		if (errno == EAGAIN)
-			again++;
-		else	/* gone */
-			ASSERT_EQ(variant->private ? EFAULT : ENOENT, errno);
-		EXPECT_EQ(DATA, range.gpa);
-		EXPECT_EQ(PAGE, range.size);
-	}
-	EXPECT_LT(0, again);
+	while (!delay_waits(self->delay, place))
+		;
+	EXPECT_FAILS(EAGAIN, ioctl(self->vcpu.fd, KVM_PRE_FAULT_MEMORY, &range));
+	EXPECT_EQ(0, ioctl(self->delay, RMD_GO));
 	pthread_join(deletion.thread, NULL);
+	EXPECT_FAILS(gone, ioctl(self->vcpu.fd, KVM_PRE_FAULT_MEMORY, &range));
+	EXPECT_EQ(DATA, range.gpa);
+	EXPECT_EQ(PAGE, range.size);
 }
 
 TEST_HARNESS_MAIN
