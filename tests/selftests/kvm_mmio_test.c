@@ -847,10 +847,23 @@ TEST_F(emulated, walk_that_meets_a_conversion_is_done_again)
 	memset(shared, 0, PAGE);
 }
 
+/* The private page at @gpa cannot be had, because of the limit. */
+static void expect_no_page(struct __test_metadata *_metadata, struct vcpu *vcpu,
+			   uint64_t gpa)
+{
+	struct restrictedmem_kvm_memory_fault *fault =
+		restrictedmem_kvm_memory_fault(vcpu->run);
+
+	ASSERT_EQ(KVM_EXIT_MEMORY_FAULT, vcpu->reason);
+	EXPECT_EQ(ENOSPC, vcpu->error);
+	EXPECT_EQ(gpa, fault->gpa);
+	EXPECT_EQ(PAGE, fault->size);
+	EXPECT_EQ(KVM_MEMORY_EXIT_FLAG_PRIVATE, fault->flags);
+}
+
 /* The walker's page is gone, and the limit keeps it from having another. */
 TEST(walk_of_a_table_that_cannot_be_had_is_an_exit)
 {
-	struct restrictedmem_kvm_memory_fault *fault;
 	int fd = create_small(SIZE), first;
 	struct vcpu vcpu;
 	struct vm vm;
@@ -868,12 +881,7 @@ TEST(walk_of_a_table_that_cannot_be_had_is_an_exit)
 	ASSERT_EQ(0, set_limit(0));
 	EXPECT_EQ(KVM_EXIT_MEMORY_FAULT, first);
 	/* It is the same again, as nothing was done about it. */
-	fault = restrictedmem_kvm_memory_fault(vcpu.run);
-	EXPECT_EQ(KVM_EXIT_MEMORY_FAULT, vcpu.reason);
-	EXPECT_EQ(ENOSPC, vcpu.error);
-	EXPECT_EQ(TABLE(6), fault->gpa);
-	EXPECT_EQ(PAGE, fault->size);
-	EXPECT_EQ(KVM_MEMORY_EXIT_FLAG_PRIVATE, fault->flags);
+	expect_no_page(_metadata, &vcpu, TABLE(6));
 	/* A new page has no entries: now it is the guest's page fault. */
 	EXPECT_EQ(KVM_EXIT_SHUTDOWN, vcpu_run(&vcpu));
 	vcpu_destroy(&vcpu);
@@ -892,7 +900,6 @@ static GUEST void output_from(uint64_t gpa)
 TEST(operand_that_cannot_be_had_is_an_exit)
 {
 	const uint64_t gpa = DATA + SIZE - PAGE;
-	struct restrictedmem_kvm_memory_fault *fault;
 	int fd = create_small(SIZE);
 	struct vcpu vcpu;
 	struct vm vm;
@@ -908,11 +915,7 @@ TEST(operand_that_cannot_be_had_is_an_exit)
 	ASSERT_EQ(0, set_limit(resident_total()));
 	vcpu_run(&vcpu);
 	ASSERT_EQ(0, set_limit(0));
-	fault = restrictedmem_kvm_memory_fault(vcpu.run);
-	ASSERT_EQ(KVM_EXIT_MEMORY_FAULT, vcpu.reason);
-	EXPECT_EQ(ENOSPC, vcpu.error);
-	EXPECT_EQ(gpa, fault->gpa);
-	EXPECT_EQ(KVM_MEMORY_EXIT_FLAG_PRIVATE, fault->flags);
+	expect_no_page(_metadata, &vcpu, gpa);
 	EXPECT_EQ(KVM_EXIT_IO, vcpu_run(&vcpu));
 	vcpu_destroy(&vcpu);
 	vm_destroy(&vm);
@@ -923,7 +926,6 @@ TEST(operand_that_cannot_be_had_is_an_exit)
 TEST_F(emulated, missing_operand_that_meets_a_conversion_is_an_exit)
 {
 	uint64_t *shared = (uint64_t *)(self->hva + SIZE - PAGE);
-	struct restrictedmem_kvm_memory_fault *fault;
 	struct conversion conversion = {
 		.vm = &self->vm,
 		.gpa = DATA + SIZE - PAGE,
@@ -941,11 +943,7 @@ TEST_F(emulated, missing_operand_that_meets_a_conversion_is_an_exit)
 	EXPECT_EQ(1, meanwhile_end(&meanwhile));
 	ASSERT_EQ(0, set_limit(0));
 	EXPECT_EQ(0, conversion.result);
-	fault = restrictedmem_kvm_memory_fault(self->vcpu.run);
-	ASSERT_EQ(KVM_EXIT_MEMORY_FAULT, self->vcpu.reason);
-	EXPECT_EQ(ENOSPC, self->vcpu.error);
-	EXPECT_EQ(conversion.gpa, fault->gpa);
-	EXPECT_EQ(KVM_MEMORY_EXIT_FLAG_PRIVATE, fault->flags);
+	expect_no_page(_metadata, &self->vcpu, conversion.gpa);
 	/* It is done again, with the page that there is now. */
 	EXPECT_EQ(1, vcpu_sync(&self->vcpu));
 	EXPECT_EQ(1, *shared);
@@ -1013,17 +1011,12 @@ FIXTURE_TEARDOWN(input)
 static void run_to_input(struct __test_metadata *_metadata, struct vcpu *vcpu,
 			 uint32_t size, uint32_t count)
 {
-	struct restrictedmem_kvm_memory_fault *fault =
-		restrictedmem_kvm_memory_fault(vcpu->run);
 	struct kvm_run *run = vcpu->run;
 
 	ASSERT_EQ(0, set_limit(resident_total()));
 	vcpu_run(vcpu);
 	ASSERT_EQ(0, set_limit(0));
-	ASSERT_EQ(KVM_EXIT_MEMORY_FAULT, vcpu->reason);
-	EXPECT_EQ(ENOSPC, vcpu->error);
-	EXPECT_EQ(MISSING, fault->gpa);
-	EXPECT_EQ(KVM_MEMORY_EXIT_FLAG_PRIVATE, fault->flags);
+	expect_no_page(_metadata, vcpu, MISSING);
 	ASSERT_EQ(KVM_EXIT_IO, vcpu_run(vcpu));
 	ASSERT_EQ(PORT_DATA, run->io.port);
 	EXPECT_EQ(KVM_EXIT_IO_IN, run->io.direction);
@@ -1109,23 +1102,12 @@ FIXTURE_TEARDOWN(code)
 	close(self->taker.fd);
 }
 
-static void expect_missing_code(struct __test_metadata *_metadata, struct vcpu *vcpu)
-{
-	struct restrictedmem_kvm_memory_fault *fault =
-		restrictedmem_kvm_memory_fault(vcpu->run);
-
-	ASSERT_EQ(KVM_EXIT_MEMORY_FAULT, vcpu->reason);
-	EXPECT_EQ(ENOSPC, vcpu->error);
-	EXPECT_EQ(CODE_PAGE, fault->gpa);
-	EXPECT_EQ(KVM_MEMORY_EXIT_FLAG_PRIVATE, fault->flags);
-}
-
 TEST_F(code, that_cannot_be_had_is_an_exit)
 {
 	vcpu_run(&self->vcpu);
 	EXPECT_EQ(1, meanwhile_end(&self->meanwhile));
 	ASSERT_EQ(0, set_limit(0));
-	expect_missing_code(_metadata, &self->vcpu);
+	expect_no_page(_metadata, &self->vcpu, CODE_PAGE);
 }
 
 TEST_F(code, that_meets_a_conversion_as_well_is_an_exit)
@@ -1145,7 +1127,7 @@ TEST_F(code, that_meets_a_conversion_as_well_is_an_exit)
 	EXPECT_EQ(1, meanwhile_end(&self->meanwhile));
 	ASSERT_EQ(0, set_limit(0));
 	EXPECT_EQ(0, conversion.result);
-	expect_missing_code(_metadata, &self->vcpu);
+	expect_no_page(_metadata, &self->vcpu, CODE_PAGE);
 }
 
 TEST_HARNESS_MAIN
