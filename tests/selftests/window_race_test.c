@@ -111,6 +111,7 @@ static void *touches(void *arg)
 FIXTURE(ending) {
 	uint64_t resident;
 	int delay;
+	int place;
 	struct ending e;
 	pthread_t thread;
 };
@@ -162,9 +163,19 @@ FIXTURE_SETUP(ending)
 	self->delay = -1;
 	if (variant->place) {
 		self->delay = delay_open();
-		delay_add(self->delay, variant->place, variant->usec,
-			  variant->flags | RMD_OTHER_THREADS);
+		self->place = delay_add(self->delay, variant->place, variant->usec,
+					variant->flags | RMD_OTHER_THREADS);
 	}
+}
+
+/* From at once to in the middle of it; or when the fault has come to the place */
+static void until_it_faults(FIXTURE_DATA(ending) *self, uint64_t round, uint64_t waits)
+{
+	for (uint64_t n = round % 8 * 400; n; n--)
+		asm volatile("" ::: "memory");
+	for (int n = 0; self->delay >= 0 && n < 1000; n++)
+		if (delay_waits(self->delay, self->place) > waits)
+			break;
 }
 
 FIXTURE_TEARDOWN(ending)
@@ -184,12 +195,13 @@ TEST_F(ending, faults_in_a_window_find_no_memory)
 	int fd, win;
 
 	for (uint64_t i = 0; i < nr; i++) {
+		uint64_t waits = self->delay < 0 ? 0 :
+			delay_waits(self->delay, self->place);
+
 		self->e.map = open_shared(&fd, &win, HUGE, 0, RESTRICTEDMEM_THP_NEVER);
 		ASSERT_NE(NULL, self->e.map);
 		pthread_barrier_wait(&self->e.begin);
-		/* From at once to in the middle of it */
-		for (uint64_t n = i % 8 * 400; n; n--)
-			asm volatile("" ::: "memory");
+		until_it_faults(self, i, waits);
 		close(fd);
 		EXPECT_FALSE(is_visible(at(self->e.map, 3)));
 		EXPECT_EQ(BUS_ADRERR, sigbus_code);
