@@ -981,7 +981,10 @@ static GUEST void take_in_backwards(uint64_t address, uint64_t count)
 	guest_sync(guest_read(address));
 }
 
-/* A string goes to the page at MISSING: nothing is asked from the port before it is there. */
+/*
+ * The page at MISSING cannot be had. When a string goes there, nothing is asked from
+ * the port before it can.
+ */
 FIXTURE(input) {
 	struct vm vm;
 	struct vcpu vcpu;
@@ -1056,6 +1059,82 @@ TEST_F(input, of_which_the_page_is_taken_meanwhile_is_asked_for_again)
 	take_page(&taker);
 	run_to_input(_metadata, &self->vcpu, 4, 2);
 	EXPECT_EQ(0x6867666564636261, vcpu_sync(&self->vcpu));
+}
+
+static GUEST void take_in_behind_sti(uint64_t address, uint64_t count)
+{
+	asm volatile("sti; rep insl; cli" : "+D"(address), "+c"(count)
+		     : "d"(PORT_DATA) : "memory");
+	guest_done();
+}
+
+/* The instruction is done again, and no interrupt comes between it and STI then either. */
+TEST_F(input, is_still_in_the_shadow_of_sti)
+{
+	struct kvm_vcpu_events events;
+
+	vcpu_start(&self->vcpu, take_in_behind_sti, MISSING + 64, 2, 0);
+	ASSERT_EQ(0, set_limit(resident_total()));
+	vcpu_run(&self->vcpu);
+	ASSERT_EQ(0, set_limit(0));
+	expect_no_page(_metadata, &self->vcpu, MISSING);
+	ASSERT_EQ(0, ioctl(self->vcpu.fd, KVM_GET_VCPU_EVENTS, &events));
+	EXPECT_TRUE(events.interrupt.shadow & KVM_X86_SHADOW_INT_STI);
+}
+
+/* A table of 4 KiB pages, in the boot slot as is all else below 2 MiB */
+#define LOW_TABLE	0x9000ULL
+#define LOW_CODE	0xa000ULL
+#define LOW_PAGE	0xb000ULL	/* and one behind it, for tests to map */
+
+/* Map what is below 2 MiB as it was, but in small pages. */
+static uint64_t *use_small_pages(struct vm *vm)
+{
+	uint64_t *pd = (void *)(vm->boot + GUEST_TABLES + 2 * PAGE);
+	uint64_t *pt = (void *)(vm->boot + LOW_TABLE);
+
+	for (uint64_t i = 0; i < 512; i++)
+		pt[i] = (i * PAGE) | PTE_WRITABLE | PTE_PRESENT;
+	pd[0] = LOW_TABLE | PTE_WRITABLE | PTE_PRESENT;
+	return pt;
+}
+
+/* @code, a string, in 32-bit mode */
+static void start_32(struct vm *vm, struct vcpu *vcpu, const char *code,
+		     const struct kvm_regs *regs)
+{
+	struct kvm_sregs s;
+
+	strcpy(vm->boot + LOW_CODE, code);
+	CHECK(!ioctl(vcpu->fd, KVM_GET_SREGS, &s));
+	s.cs.l = 0;
+	s.cs.db = 1;
+	CHECK(!ioctl(vcpu->fd, KVM_SET_SREGS, &s));
+	CHECK(!ioctl(vcpu->fd, KVM_SET_REGS, regs));
+}
+
+#define SYNC_32		"\xe6\x10"	/* out %al, $PORT_SYNC */
+
+/* The first of PUSHA's writes is MMIO, the others are to a page that cannot be had. */
+TEST_F(input, leaves_no_mmio_behind)
+{
+	const struct kvm_regs regs = {
+		.rip = LOW_CODE, .rflags = 2, .rax = 0x12345678, .rsp = LOW_PAGE + PAGE + 4,
+		.rdi = 42,
+	};
+	uint64_t *pte = &use_small_pages(&self->vm)[LOW_PAGE / PAGE];
+
+	ASSERT_EQ(0, write_text(FORCE_EMULATION, "1"));
+	pte[0] = MISSING | PTE_WRITABLE | PTE_PRESENT;
+	pte[1] = NOWHERE | PTE_WRITABLE | PTE_PRESENT;
+	start_32(&self->vm, &self->vcpu, "\x0f\x0bkvm\x60" SYNC_32, &regs);
+	ASSERT_EQ(0, set_limit(resident_total()));
+	vcpu_run(&self->vcpu);
+	ASSERT_EQ(0, set_limit(0));
+	expect_no_page(_metadata, &self->vcpu, MISSING);
+	/* All of it again; KVM warns of MMIO that nobody answers. */
+	expect_mmio_write(_metadata, &self->vcpu, NOWHERE, 0x12345678, 4);
+	EXPECT_EQ(42, vcpu_sync(&self->vcpu));
 }
 
 /* "outsb", "ret" */
