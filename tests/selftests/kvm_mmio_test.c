@@ -950,6 +950,73 @@ TEST_F(emulated, missing_operand_that_meets_a_conversion_is_an_exit)
 	*shared = 0;
 }
 
+/* The page becomes private, and the user's goes. */
+static void take_shared_page(void *arg)
+{
+	struct conversion *c = arg;
+
+	c->result = vm_set_private(c->vm, c->gpa, c->size, true);
+	CHECK(!mprotect(c->hva, c->size, PROT_NONE));
+}
+
+static GUEST void emulated_load(uint64_t gpa)
+{
+	uint64_t value;
+
+	guest_sync(guest_read(gpa));
+	asm volatile(EMULATE "mov (%1), %0" : "=r"(value) : "r"(gpa) : "memory");
+	guest_sync(value);
+}
+
+/*
+ * @function comes to a shared page of which it has synced the value @before, and is
+ * held when it knows that it is shared. Return: what it syncs then.
+ */
+static uint64_t meet_conversion_to_private(struct __test_metadata *_metadata,
+					   struct vcpu *vcpu, char *hva, void *function,
+					   uint64_t before)
+{
+	struct conversion conversion = {
+		.vm = vcpu->vm,
+		.gpa = BUFFER,
+		.hva = hva + MIB,
+		.size = PAGE,
+		.result = -1,
+	};
+	struct meanwhile meanwhile;
+	uint64_t waits;
+
+	EXPECT_EQ(0, vm_set_private(vcpu->vm, BUFFER, PAGE, false));
+	vcpu_start(vcpu, function, BUFFER, 0, 0);
+	EXPECT_EQ(before, vcpu_sync(vcpu));
+	meanwhile_start_at(&meanwhile, "restrictedmem:restrictedmem_kvm_is_private",
+			   RMD_RETURN, take_shared_page, &conversion);
+	vcpu_run(vcpu);
+	waits = meanwhile_end(&meanwhile);
+	CHECK(!mprotect(conversion.hva, PAGE, PROT_READ | PROT_WRITE));
+	EXPECT_EQ(1, waits);
+	EXPECT_EQ(0, conversion.result);
+	EXPECT_EQ(before, *(uint64_t *)conversion.hva);
+	*(uint64_t *)conversion.hva = 0;
+	EXPECT_EQ(KVM_EXIT_IO, vcpu->reason);
+	return vcpu->reason == KVM_EXIT_IO ? synced(vcpu) : -1;
+}
+
+TEST_F(emulated, write_that_meets_a_conversion_goes_to_the_private_page)
+{
+	EXPECT_EQ(2, meet_conversion_to_private(_metadata, &self->vcpu, self->hva,
+						emulated_store, 1));
+}
+
+TEST_F(emulated, read_that_meets_a_conversion_is_of_the_private_page)
+{
+	uint64_t *shared = (uint64_t *)(self->hva + MIB);
+
+	*shared = 5;
+	EXPECT_EQ(0, meet_conversion_to_private(_metadata, &self->vcpu, self->hva,
+						emulated_load, 5));
+}
+
 struct taker {
 	int fd;
 	uint64_t offset;

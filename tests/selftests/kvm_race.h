@@ -16,6 +16,7 @@
 struct conversion {
 	struct vm *vm;
 	uint64_t gpa;
+	void *hva;		/* of the shared half, where it matters */
 	uint64_t size;
 	bool private;
 	int delay;
