@@ -1153,6 +1153,7 @@ TEST_F(input, is_still_in_the_shadow_of_sti)
 #define LOW_TABLE	0x9000ULL
 #define LOW_CODE	0xa000ULL
 #define LOW_PAGE	0xb000ULL	/* and one behind it, for tests to map */
+#define LAST_GPA	(DATA + SIZE - PAGE)
 
 /* Map what is below 2 MiB as it was, but in small pages. */
 static uint64_t *use_small_pages(struct vm *vm)
@@ -1164,6 +1165,17 @@ static uint64_t *use_small_pages(struct vm *vm)
 		pt[i] = (i * PAGE) | PTE_WRITABLE | PTE_PRESENT;
 	pd[0] = LOW_TABLE | PTE_WRITABLE | PTE_PRESENT;
 	return pt;
+}
+
+/* Map the last 2 MiB of the 64-bit addresses, and of 4 GiB, to those of DATA. */
+static void use_last_pages(struct vm *vm)
+{
+	uint64_t *pml4 = (void *)(vm->boot + GUEST_TABLES);
+	uint64_t *pdpt = pml4 + 512, *last_pd = pdpt + 4 * 512;
+
+	pml4[511] = pml4[0];
+	pdpt[511] = pdpt[3];
+	last_pd[511] = (DATA + SIZE - HUGE) | 0x83;
 }
 
 /* @code, a string, in 32-bit mode */
@@ -1181,6 +1193,84 @@ static void start_32(struct vm *vm, struct vcpu *vcpu, const char *code,
 }
 
 #define SYNC_32		"\xe6\x10"	/* out %al, $PORT_SYNC */
+
+TEST_F(input, is_not_lost_in_the_last_page)
+{
+	struct kvm_run *run = self->vcpu.run;
+
+	use_last_pages(&self->vm);
+	vcpu_start(&self->vcpu, take_in_words, -8, 2, 0);
+	ASSERT_EQ(0, set_limit(resident_total()));
+	vcpu_run(&self->vcpu);
+	ASSERT_EQ(0, set_limit(0));
+	expect_no_page(_metadata, &self->vcpu, LAST_GPA);
+	ASSERT_EQ(KVM_EXIT_IO, vcpu_run(&self->vcpu));
+	ASSERT_EQ(2, run->io.count);
+	memcpy((char *)run + run->io.data_offset, "abcdefgh", 8);
+	EXPECT_EQ(0x6867666564636261, vcpu_sync(&self->vcpu));
+}
+
+static GUEST void take_in_words_backwards(uint64_t address, uint64_t count)
+{
+	uint64_t to = address;
+
+	asm volatile("std; rep insl; cld" : "+D"(to), "+c"(count) : "d"(PORT_DATA)
+		     : "memory");
+	guest_sync(guest_read(address & -PAGE));
+}
+
+/* One of the words is above 0, the other below. */
+TEST_F(input, is_not_lost_backwards_over_0)
+{
+	use_small_pages(&self->vm)[0] = MISSING | PTE_WRITABLE | PTE_PRESENT;
+	use_last_pages(&self->vm);
+	ASSERT_EQ(0, populate(self->fd, LAST_GPA - DATA, PAGE));
+	vcpu_start(&self->vcpu, take_in_words_backwards, 2, 2, 0);
+	run_to_input(_metadata, &self->vcpu, 4, 2);
+	EXPECT_EQ(0x0000646362616867, vcpu_sync(&self->vcpu));
+}
+
+TEST_F(input, is_not_lost_over_4_GiB)
+{
+	const struct kvm_regs regs = {
+		.rip = LOW_CODE, .rflags = 2, .rdi = 0xfffffffe, .rcx = 2, .rdx = PORT_DATA,
+	};
+
+	use_small_pages(&self->vm)[0] = MISSING | PTE_WRITABLE | PTE_PRESENT;
+	use_last_pages(&self->vm);
+	ASSERT_EQ(0, populate(self->fd, LAST_GPA - DATA, PAGE));
+	start_32(&self->vm, &self->vcpu, "\xf3\x6d" SYNC_32, &regs); /* rep insl */
+	run_to_input(_metadata, &self->vcpu, 4, 2);
+	EXPECT_EQ(6, vcpu_sync(&self->vcpu));
+}
+
+/* The first element has a page fault, whatever is the matter with the next. */
+static void expect_page_fault(struct __test_metadata *_metadata, struct vm *vm,
+			      struct vcpu *vcpu, int missing, void *function,
+			      uint64_t address)
+{
+	uint64_t *pte = &use_small_pages(vm)[LOW_PAGE / PAGE];
+
+	pte[missing] = MISSING | PTE_WRITABLE | PTE_PRESENT;
+	pte[!missing] = 0;
+	vcpu_start(vcpu, function, address, 3, 0);
+	ASSERT_EQ(0, set_limit(resident_total()));
+	EXPECT_EQ(KVM_EXIT_IO, vcpu_run(vcpu));
+	EXPECT_EQ(KVM_EXIT_SHUTDOWN, vcpu_run(vcpu));
+	ASSERT_EQ(0, set_limit(0));
+}
+
+TEST_F(input, has_the_page_fault_that_is_first)
+{
+	expect_page_fault(_metadata, &self->vm, &self->vcpu, 1, take_in_words,
+			  LOW_PAGE + PAGE - 4);
+}
+
+TEST_F(input, has_the_page_fault_that_is_first_backwards)
+{
+	expect_page_fault(_metadata, &self->vm, &self->vcpu, 0, take_in_words_backwards,
+			  LOW_PAGE + PAGE + 4);
+}
 
 /* The first of PUSHA's writes is MMIO, the others are to a page that cannot be had. */
 TEST_F(input, leaves_no_mmio_behind)
