@@ -78,8 +78,8 @@ static void rmd_hold(struct rmd_probe *p)
 {
 	u32 i;
 
-	for (i = 0; i < RMD_HOLD_MSEC * 100 && !READ_ONCE(p->go); i++)
-		udelay(10);
+	for (i = 0; i < RMD_HOLD_MSEC * 200 && !READ_ONCE(p->go); i++)
+		udelay(5);
 }
 
 static void rmd_wait(struct rmd_probe *p)

@@ -92,7 +92,10 @@ static inline void *meanwhile_thread(void *arg)
 	return NULL;
 }
 
-/* @act must not wait for what this thread holds at @symbol. @flags: RMD_RETURN or 0 */
+/*
+ * @act must not wait for what this thread holds at @symbol, nor for RCU: its processor
+ * is busy, with preemption off. @flags: RMD_RETURN or 0
+ */
 static inline void meanwhile_start_at(struct meanwhile *m, const char *symbol,
 				      uint32_t flags, void (*act)(void *arg), void *arg)
 {

@@ -1313,9 +1313,31 @@ FIXTURE(code) {
 	struct vcpu vcpu;
 	struct taker taker;
 	struct meanwhile meanwhile;
+	pthread_t thread;
+	int delay;
+	int discard;		/* a place that the taker comes by */
 };
 
 #define CODE_PAGE	(DATA + PAGE)
+
+static void *take_page_thread(void *arg)
+{
+	take_page(arg);
+	return NULL;
+}
+
+/*
+ * The page is going, and who asks for it waits until it is gone. That takes a grace
+ * period of RCU, and with that who is held at the place.
+ */
+static void begin_to_take_page(void *arg)
+{
+	FIXTURE_DATA(code) *self = arg;
+
+	CHECK(!pthread_create(&self->thread, NULL, take_page_thread, &self->taker));
+	while (!delay_waits(self->delay, self->discard))
+		;
+}
 
 FIXTURE_SETUP(code)
 {
@@ -1327,12 +1349,16 @@ FIXTURE_SETUP(code)
 	vm_add_private(&self->vm, SLOT, DATA, SIZE, NULL, self->taker.fd);
 	vcpu_start(&self->vcpu, call_outsb, CODE_PAGE, DATA, 0);
 	vcpu_sync(&self->vcpu);
-	meanwhile_start(&self->meanwhile, "kvm:x86_emulate_instruction", take_page,
-			&self->taker);
+	self->delay = delay_open();
+	self->discard = delay_add(self->delay, "restrictedmem:rm_store_discard", 0, 0);
+	meanwhile_start(&self->meanwhile, "kvm:x86_emulate_instruction",
+			begin_to_take_page, self);
 }
 
 FIXTURE_TEARDOWN(code)
 {
+	pthread_join(self->thread, NULL);
+	close(self->delay);
 	vcpu_destroy(&self->vcpu);
 	vm_destroy(&self->vm);
 	close(self->taker.fd);
