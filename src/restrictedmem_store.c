@@ -76,7 +76,8 @@ static void rm_store_count(struct rm_store *store, struct folio *folio,
 	atomic_long_add(nr_pages, &rm_total_resident);
 	atomic_long_add(nr_pages, &store->resident);
 	atomic_long_add(nr_pages, &store->by_order[folio_order(folio)]);
-	atomic_long_add(nr_pages, &store->by_node[folio_nid(folio)]);
+	/* The node's bits stay, though others set flags beside them. */
+	atomic_long_add(nr_pages, &store->by_node[data_race(folio_nid(folio))]);
 }
 
 /**
