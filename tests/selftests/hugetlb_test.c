@@ -25,6 +25,13 @@
 #define FREE()		pool_count(HUGE, "free_hugepages")
 #define RESERVED()	pool_count(HUGE, "resv_hugepages")
 
+/* What somebody has let go of is freed a moment later. */
+static void until_all_are_free(void)
+{
+	for (int i = 0; i < 500 && FREE() != POOL_PAGES; i++)
+		sleep_ms(10);
+}
+
 /*
  * @lost: pages with an error that this test made, which the kernel keeps
  * @stuck: the same, of earlier tests
@@ -239,8 +246,7 @@ TEST_F(pool, page_that_a_consumer_holds_goes_back_when_it_lets_go)
 	EXPECT_EQ(POOL_PAGES - 1, FREE());
 	ASSERT_EQ(0, put_page(self->c, self->id, 5));
 	/* It is found within a second, and at once by who needs it. */
-	for (int i = 0; i < 500 && FREE() != POOL_PAGES; i++)
-		sleep_ms(10);
+	until_all_are_free();
 	EXPECT_EQ(POOL_PAGES, FREE());
 }
 
@@ -297,8 +303,7 @@ TEST_F(pool, held_page_keeps_no_reservation)
 	EXPECT_EQ(POOL_PAGES - 1, FREE());
 	EXPECT_EQ(self->charged + HUGE, charged());
 	close(holder);
-	for (int i = 0; i < 500 && FREE() != POOL_PAGES; i++)
-		sleep_ms(10);
+	until_all_are_free();
 	EXPECT_EQ(0, RESERVED());
 	EXPECT_EQ(POOL_PAGES, FREE());
 	EXPECT_EQ(self->charged, charged());
@@ -389,8 +394,7 @@ TEST_F(pool, page_freed_beside_a_failing_fill_spoils_no_account)
 	EXPECT_EQ(HUGE, resident(f.other));
 	close(fd);
 	close(f.other);
-	for (int i = 0; i < 500 && FREE() != POOL_PAGES; i++)
-		sleep_ms(10);
+	until_all_are_free();
 	EXPECT_EQ(0, RESERVED());
 	EXPECT_EQ(POOL_PAGES, FREE());
 }
@@ -440,8 +444,7 @@ TEST_F(pool, fill_beside_a_failing_fill_spoils_no_account)
 	close(fd);
 	EXPECT_EQ(0, RESERVED());
 	close(holder);
-	for (int i = 0; i < 500 && FREE() != POOL_PAGES; i++)
-		sleep_ms(10);
+	until_all_are_free();
 	EXPECT_EQ(POOL_PAGES, FREE());
 }
 
@@ -499,8 +502,7 @@ TEST_F(pool, refused_page_is_not_the_reservation_s)
 	close(r.fd);
 	close(r.other);
 	close(holder);
-	for (int i = 0; i < 500 && FREE() != POOL_PAGES; i++)
-		sleep_ms(10);
+	until_all_are_free();
 	EXPECT_EQ(0, RESERVED());
 	EXPECT_EQ(POOL_PAGES, FREE());
 	EXPECT_EQ(self->charged, charged());
